@@ -70,6 +70,7 @@ pub(super) const ROUTES: &[(&str, &str, Power)] = &[
     (POST, "/api/v1/destinations/{destination}/events", Power::Operate),
     (POST, "/api/v1/destinations/{destination}/resync", Power::Operate),
     (POST, "/api/v1/destinations/{destination}/reconcile", Power::Operate),
+    (POST, "/api/v1/destinations/{destination}/reconcile/stop", Power::Operate),
     (POST, "/api/v1/destinations/{destination}/pause", Power::Operate),
     (POST, "/api/v1/destinations/{destination}/resume", Power::Operate),
     (POST, "/api/v1/destinations/{destination}/forget", Power::Operate),

@@ -243,6 +243,7 @@ mod tests {
             stopping: CancellationToken::new(),
             history: Arc::default(),
             courses: api::progress::Courses::default(),
+            reconciling: api::reconcile::turn::Turn::default(),
             reloads: api::Reloads::channel().0,
         };
         (directory, router(state, api, actions))

@@ -15,7 +15,7 @@ pub mod openapi;
 mod parked;
 mod part;
 pub mod progress;
-mod reconcile;
+pub mod reconcile;
 mod rejected;
 mod reload;
 pub mod wire;
@@ -77,6 +77,8 @@ pub struct Api {
     pub history: Arc<History>,
     /// The progress of long work.
     pub courses: progress::Courses,
+    /// Whose snapshot is compared and recorded.
+    pub reconciling: reconcile::turn::Turn,
     /// Sends requests to reload the configuration.
     pub reloads: Reloads,
 }
@@ -119,6 +121,7 @@ pub(super) fn routes() -> Routes<Arc<Api>> {
         parked::requeue,
         parked::discard,
         reconcile::reconcile,
+        reconcile::stop,
         rejected::list,
         rejected::one,
         rejected::replay,

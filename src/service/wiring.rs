@@ -16,6 +16,7 @@ use crate::operate::access::Tokens;
 use crate::operate::actions::{Actions, Environment};
 use crate::operate::admin::AdminState;
 use crate::operate::api::progress::Courses;
+use crate::operate::api::reconcile::turn::Turn;
 use crate::operate::api::{Api, Reloads};
 use crate::operate::entries::{self, Entry};
 use crate::operate::explain::Configured;
@@ -289,6 +290,7 @@ pub(super) fn api(service: &Service, history: &Arc<History>, reloads: Reloads) -
         stopping: service.stop_receiving.clone(),
         history: Arc::clone(history),
         courses: Courses::default(),
+        reconciling: Turn::default(),
         reloads,
     }
 }

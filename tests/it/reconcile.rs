@@ -7,9 +7,12 @@ use std::process::Stdio;
 use cohortd::sandbox::{StandIn, View};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::{Cohortd, DEADLINE, ENVIRONMENT, Installation, identify, iso, launchdarkly};
+use crate::harness::{
+    Cohortd, DEADLINE, ENVIRONMENT, Installation, identify, iso, launchdarkly, send,
+};
 
 const NOW_MS: i64 = 1_750_000_000_000;
 /// Events are of a time that the daemon still remembers leavers of.
@@ -154,41 +157,30 @@ async fn an_audience_that_the_ledger_has_lost_comes_back() {
     until_members(&launchdarkly, &set(&["ada"])).await;
 }
 
-/// Events before, during and after; the daemon is killed in between, and the same command typed again.
+/// Events of any time before, during and after; the daemon is killed in between, and the same command typed again.
 async fn killed_at_any_point_and_typed_again_it_is_as_the_model() {
     let seed: u64 = rand::random();
     note!("seed {seed}");
     let mut random = StdRng::seed_from_u64(seed);
     let (launchdarkly, installation, cohortd) = running().await;
-    let mut model: BTreeMap<String, (bool, i64)> = BTreeMap::new();
-    let mut apply = |events: &[(String, bool, i64)]| {
-        for (who, enters, at) in events {
-            let known = model.entry(who.clone()).or_insert((*enters, *at));
-            if *at >= known.1 {
-                *known = (*enters, *at);
-            }
-        }
-        model.clone()
-    };
-    let mut some = |count: usize, times: std::ops::Range<i64>| -> Vec<(String, bool, i64)> {
+    let as_of_ms = NOW_MS + 10_000;
+    let mut some = |count: usize| -> Vec<(String, bool, i64)> {
         let mut one = || {
             let who = format!("p{}", random.random_range(0..6000));
-            (who, random.random_bool(0.7), NOW_MS + random.random_range(times.clone()))
+            // Never at the time of the file itself: there the later arrival wins, and nobody knows which that is.
+            let at = as_of_ms + 2 * random.random_range(-5_000..15_000_i64) + 1;
+            (who, random.random_bool(0.7), at)
         };
         (0..count).map(|_| one()).collect()
     };
-    let before = some(6000, 0..20_000);
-    apply(&before);
+    let (before, during, after) = (some(6000), some(1500), some(1500));
+    let file: BTreeSet<String> = some(5000).into_iter().map(|(who, ..)| who).collect();
+    let pause = std::time::Duration::from_millis(random.random_range(0..600));
     happens(&cohortd, &before).await;
-    let file: BTreeSet<String> = some(5000, 0..1).into_iter().map(|(who, ..)| who).collect();
     let keys: Vec<&str> = file.iter().map(String::as_str).collect();
     installation.write("keys", &(keys.join("\n") + "\n"));
-    let as_of_ms = 10_000;
-    let during = some(1500, as_of_ms + 1..40_000);
-    let after = some(500, as_of_ms + 1..40_000);
-    let pause = std::time::Duration::from_millis(some(1, 0..600)[0].2.unsigned_abs() % 600);
 
-    let as_of = iso(NOW_MS + as_of_ms);
+    let as_of = iso(as_of_ms);
     let words = ["reconcile", "aud_vip", "--file", "keys", "--as-of", &as_of, "--yes"];
     let mut line = installation.line(Some(cohortd.admin), &words);
     let mut child = line.stderr(Stdio::null()).stdout(Stdio::null()).spawn().expect("it runs");
@@ -201,24 +193,195 @@ async fn killed_at_any_point_and_typed_again_it_is_as_the_model() {
     happens(&cohortd, &during).await; // Segment repeats what was not answered
     installation.types(Some(cohortd.admin), &words).done();
     happens(&cohortd, &after).await;
-    apply(&during);
-    let mut model = apply(&after);
-    for who in &file {
-        model.entry(who.clone()).or_insert((true, NOW_MS + as_of_ms));
+    // The file says who was in at its time, and the latest event behind that who is in since.
+    let mut model: BTreeMap<&str, (bool, i64)> =
+        file.iter().map(|who| (who.as_str(), (true, as_of_ms))).collect();
+    for (who, enters, at) in before.iter().chain(&during).chain(&after) {
+        let known = model.entry(who).or_insert((false, as_of_ms));
+        if *at >= known.1 {
+            *known = (*enters, *at);
+        }
     }
-    let is_in = |(who, (is_in, at)): (&String, &(bool, i64))| {
-        let decided = if *at <= NOW_MS + as_of_ms { file.contains(who) } else { *is_in };
-        decided.then(|| who.clone())
-    };
+    let is_in = |(who, (is_in, _)): (&&str, &(bool, i64))| is_in.then(|| (*who).to_owned());
     let expected: BTreeSet<String> = model.iter().filter_map(is_in).collect();
     installation.drained().await;
     until_members(&launchdarkly, &expected).await;
     assert!(cohortd.stop().0.success());
 }
 
+/// An event that is older than the file changes nobody once the file was taken in, whoever it is about.
+async fn what_is_older_than_the_file_and_arrives_after_it_has_lost() {
+    let (launchdarkly, installation, cohortd) = running().await;
+    let event = |who: &str, enters, at| (who.to_owned(), enters, NOW_MS + at);
+    happens(&cohortd, &[event("stays", true, 0), event("left", false, 0)]).await;
+    installation.write("keys", "stays\nnew\n");
+    let as_of = iso(NOW_MS + 10);
+    let words = ["reconcile", "aud_vip", "--file", "keys", "--as-of", &as_of];
+    installation.types(Some(cohortd.admin), &words).done();
+    let late = [
+        event("stays", false, 5),
+        event("new", false, 5),
+        event("left", true, 5),
+        event("unknown", true, 5),
+        event("later", true, 15),
+    ];
+    happens(&cohortd, &late).await;
+    installation.drained().await;
+    until_members(&launchdarkly, &set(&["stays", "new", "later"])).await;
+
+    let earlier = iso(NOW_MS + 9);
+    let words = ["reconcile", "aud_vip", "--file", "keys", "--as-of", &earlier, "--yes"];
+    let refused = installation.types(Some(cohortd.admin), &words);
+    let said = format!("follows a file of {}", iso(NOW_MS + 10).replace(".010Z", ""));
+    assert_ne!(refused.code, 0);
+    assert!(refused.complaint.contains(&said), "{}", refused.complaint);
+}
+
+/// To be in the file is to have entered, so entries that expire do so counted from its time.
+async fn a_file_renews_entries_where_they_expire() {
+    let launchdarkly = launchdarkly().await;
+    let mut installation = Installation::new(&launchdarkly);
+    installation.set("ledger.tombstone_ttl_s", MEMORY);
+    let expires = "destinations.production.mapping.audiences.brief.expires_after_s";
+    installation.set(expires, MEMORY);
+    let cohortd = installation.start();
+    for audience in ["vip", "brief"] {
+        for who in ["ada", "bob"] {
+            let event = identify(who, audience, true, NOW_MS);
+            assert_eq!(cohortd.post(&event).await.expect("an answer").0, 200);
+        }
+    }
+    installation.write("keys", "ada\nbob\n");
+    let as_of = iso(NOW_MS + 10_000);
+    for audience in ["aud_vip", "aud_brief"] {
+        let words = ["reconcile", audience, "--file", "keys", "--as-of", &as_of];
+        let done = installation.types(Some(cohortd.admin), &words).done();
+        assert!(done.contains("0 members enter, 0 leave, 2 stay"), "{done}");
+    }
+    let shown = installation.types(Some(cohortd.admin), &["member", "bob", "--json"]).done();
+    let shown: Value = serde_json::from_str(&shown).expect("JSON");
+    let times: BTreeMap<&str, &str> = shown
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|of| Some((of["audience"].as_str()?, of["event_at"].as_str()?)))
+        .collect();
+    let expected = [("aud_brief", iso(NOW_MS + 10_000)), ("aud_vip", iso(NOW_MS))];
+    let expected = expected.iter().map(|(id, at)| (*id, at.as_str())).collect();
+    assert_eq!(times, expected, "{shown}");
+}
+
+/// Members in the file: more than may wait while it is recorded.
+const MANY: u64 = 20_000;
+
+/// Waits until a reconciliation has begun to record, and for so many changes; how many it has to make in all.
+async fn until_recorded(cohortd: &Cohortd, at_least: u64) -> (u64, u64) {
+    let url = format!("http://{}/api/v1/destinations/production/progress", cohortd.admin);
+    let client = reqwest::Client::builder().no_proxy().build().expect("a plain client");
+    let looking = async {
+        let mut looks = tokio::time::interval(std::time::Duration::from_millis(20));
+        loop {
+            looks.tick().await;
+            let answer = client.get(&url).send().await.expect("an answer");
+            let list: Value = answer.json().await.expect("JSON");
+            let items = list["items"].as_array().expect("a list");
+            let found = items.iter().find(|item| item["kind"] == "reconcile");
+            let of = |name| found.and_then(|item| item[name].as_u64());
+            if let Some((done, total)) = of("done").zip(of("total"))
+                && done >= at_least
+            {
+                return (done, total);
+            }
+        }
+    };
+    tokio::time::timeout(DEADLINE, looking).await.expect("it is never so far")
+}
+
+/// The audit line of the latest of so many reconciliations.
+async fn audited(cohortd: &Cohortd, count: usize) -> Value {
+    const AUDIT: &str = "operator: audience reconciled with a snapshot";
+    let looking = async {
+        let mut looks = tokio::time::interval(std::time::Duration::from_millis(20));
+        while cohortd.count_logged(AUDIT) < count {
+            looks.tick().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, looking).await.expect("it is never logged");
+    let lines = cohortd.log();
+    let line = lines.iter().rfind(|line| line.contains(AUDIT)).expect("it was counted");
+    serde_json::from_str(line).expect("JSON")
+}
+
+async fn broken_off_by_anybody_it_goes_on_where_it_was_and_delivery_goes_first() {
+    let (launchdarkly, installation, cohortd) = running().await;
+    let people: BTreeSet<String> = (0..MANY).map(|number| format!("p{number:05}")).collect();
+    let keys: Vec<&str> = people.iter().map(String::as_str).collect();
+    installation.write("keys", &(keys.join("\n") + "\n"));
+    let as_of = iso(NOW_MS);
+    let words = |file: &'static str, as_of: &'static str| {
+        ["reconcile", "aud_vip", "--file", file, "--as-of", as_of, "--audience-key", "vip"]
+    };
+    let as_of: &'static str = as_of.leak();
+    // Nothing is delivered, so what is recorded waits, and no more is recorded than may wait.
+    installation.types(Some(cohortd.admin), &["pause"]).done();
+    let begun = |cohortd: &Cohortd, file| {
+        let mut line = installation.line(Some(cohortd.admin), &words(file, as_of));
+        let keys = std::fs::File::open(installation.directory.path().join("keys"));
+        line.stdin(keys.expect("it was written")).stdout(Stdio::null()).stderr(Stdio::piped());
+        line.spawn().expect("it runs")
+    };
+    let ended = |child: std::process::Child| {
+        let output = child.wait_with_output().expect("it is our child");
+        (output.status.code(), String::from_utf8(output.stderr).expect("text"))
+    };
+    let child = begun(&cohortd, "-");
+    let (_, total) = until_recorded(&cohortd, 5000).await;
+    assert_eq!(total, MANY);
+
+    // Ctrl-C, and then SIGTERM.
+    let mut first = 0;
+    let mut child = Some(child);
+    for (signal, lines) in [(Signal::INT, 1), (Signal::TERM, 2)] {
+        let child = child.take().unwrap_or_else(|| begun(&cohortd, "keys"));
+        let (_, total) = until_recorded(&cohortd, 0).await;
+        assert_eq!(total, MANY - first, "only what is left");
+        send(signal, child.id());
+        let (code, said) = ended(child);
+        assert_eq!(code, Some(130), "{said}");
+        assert!(said.contains("the same command does what is left"), "{said}");
+        let line = audited(&cohortd, lines).await;
+        first += line["entered"].as_u64().expect("a number");
+        assert_eq!(line["complete"], false);
+        assert!((5000..MANY - 5000).contains(&first), "it did not hold back: {first}");
+    }
+
+    // The daemon stops.
+    let child = begun(&cohortd, "keys");
+    let (_, total) = until_recorded(&cohortd, 0).await;
+    assert_eq!(total, MANY - first, "only what is left");
+    assert!(cohortd.stop().0.success());
+    let (code, said) = ended(child);
+    assert_eq!(code, Some(69), "{said}");
+    assert!(said.contains("type the same again"), "{said}");
+
+    let cohortd = installation.start();
+    installation.types(Some(cohortd.admin), &["resume"]).done();
+    installation.types(Some(cohortd.admin), &words("keys", as_of)).done();
+    let line = cohortd.until_logged("operator: audience reconciled with a snapshot").await;
+    let last = (line["entered"].as_u64(), line["complete"].as_bool());
+    assert_eq!(last, (Some(MANY - first), Some(true)), "{line}");
+    until_members(&launchdarkly, &people).await;
+    installation.drained().await;
+    let calls = launchdarkly.calls().members;
+    assert!(calls <= MANY + 2, "{calls} members were told of {MANY}");
+}
+
 tests![
     a_file_becomes_the_truth_at_its_time_and_what_is_newer_stays,
     what_looks_like_a_mistake_is_refused_and_changes_nothing,
     an_audience_that_the_ledger_has_lost_comes_back,
+    what_is_older_than_the_file_and_arrives_after_it_has_lost,
+    a_file_renews_entries_where_they_expire,
+    broken_off_by_anybody_it_goes_on_where_it_was_and_delivery_goes_first,
     killed_at_any_point_and_typed_again_it_is_as_the_model,
 ];

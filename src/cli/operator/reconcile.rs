@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use clap::Args;
 use hyper::body::{Body, Frame, SizeHint};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Duration, sleep};
 
@@ -19,7 +20,9 @@ use crate::cli::daemon::{Answer, Daemon, Silent};
 use crate::cli::follow::{Bar, in_words};
 use crate::cli::{Exit, complain};
 use crate::membership::Timestamp;
-use crate::operate::api::wire::{Nothing, ProgressList, Reconcile, Reconciled, Work, instant};
+use crate::operate::api::wire::{
+    Done, Nothing, ProgressList, Reconcile, ReconcileStop, Reconciled, Work, instant,
+};
 
 /// Bytes that are read from the file at a time.
 const PIECE_BYTES: usize = 64 << 10;
@@ -97,7 +100,11 @@ impl ReconcileCommand {
         let path = of(&name, &["reconcile"]);
         let answer: Answer<Reconciled> = tokio::select! {
             answer = daemon.upload(&path, &query, reqwest::Body::wrap(body)) => answer?,
-            _ = tokio::signal::ctrl_c() => {
+            ended = told_to_end() => {
+                ended.map_err(|error| Silent::usage(format!("signals cannot be heard: {error}")))?;
+                let what = ReconcileStop { audience: self.audience.clone() };
+                // A daemon that cannot be asked is not at work either, or says so when it is asked again.
+                let _: Told<Answer<Done>> = daemon.post(&of(&name, &["reconcile", "stop"]), &what).await;
                 let words = "stopped; what was recorded stays, and the same command does what is left";
                 return Err(Silent::interrupted(words));
             }
@@ -161,6 +168,15 @@ impl ReconcileCommand {
                 bar.show(item.done, item.total, &left.unwrap_or_default());
             }
         }
+    }
+}
+
+/// Returns when somebody presses Ctrl-C, or ends the command otherwise.
+async fn told_to_end() -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        interrupted = tokio::signal::ctrl_c() => interrupted,
     }
 }
 

@@ -37,6 +37,14 @@ pub struct Reconcile {
     pub context_kind: Option<String>,
 }
 
+/// Which reconciliation to stop.
+#[derive(Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReconcileStop {
+    /// The audience's id.
+    pub audience: String,
+}
+
 /// What a snapshot changes. Personal
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Reconciled {

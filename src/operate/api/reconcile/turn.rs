@@ -1,0 +1,83 @@
+//! One reconciliation at a time, so that memory is bounded, and a way to stop it.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::membership::DestinationName;
+
+/// How long a reconciliation may take to end once it is stopped.
+const ENDS_WITHIN: Duration = Duration::from_secs(10);
+
+/// Whose turn it is.
+#[derive(Debug)]
+pub struct Turn {
+    free: Semaphore,
+    current: Mutex<Option<Current>>,
+}
+
+#[derive(Debug)]
+struct Current {
+    destination: DestinationName,
+    audience: String,
+    stop: CancellationToken,
+}
+
+impl Default for Turn {
+    fn default() -> Self {
+        Self { free: Semaphore::new(1), current: Mutex::new(None) }
+    }
+}
+
+impl Turn {
+    fn set(&self, current: Option<Current>) {
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = current;
+    }
+
+    /// Takes the turn; `None` while somebody else has it.
+    pub(super) fn take(&self, destination: &DestinationName, audience: &str) -> Option<Taken<'_>> {
+        let permit = self.free.try_acquire().ok()?;
+        let stop = CancellationToken::new();
+        let (destination, audience) = (destination.clone(), audience.to_owned());
+        self.set(Some(Current { destination, audience, stop: stop.clone() }));
+        Some(Taken { turn: self, stop, _permit: permit })
+    }
+
+    /// Stops the reconciliation of this audience, and waits until it has ended; whether there was one.
+    pub(super) async fn stop(&self, destination: &DestinationName, audience: &str) -> bool {
+        let stop = {
+            let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_it = |of: &&Current| of.destination == *destination && of.audience == audience;
+            current.as_ref().filter(is_it).map(|of| of.stop.clone())
+        };
+        let Some(stop) = stop else { return false };
+        stop.cancel();
+        // Whether it ends in time or not, it has been stopped.
+        let _ = timeout(ENDS_WITHIN, self.free.acquire()).await;
+        true
+    }
+}
+
+/// The turn of one reconciliation, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Taken<'a> {
+    turn: &'a Turn,
+    stop: CancellationToken,
+    _permit: SemaphorePermit<'a>,
+}
+
+impl Taken<'_> {
+    /// Returns once somebody has stopped it.
+    pub async fn stopped(&self) {
+        self.stop.cancelled().await;
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.turn.set(None); // the permit goes after that
+    }
+}
