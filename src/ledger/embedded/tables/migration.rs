@@ -60,8 +60,9 @@ CREATE TABLE message (
     checksum INTEGER
 ) STRICT;
 ",
-    // The guard of an audience, and the time of a snapshot that outdoes what is older. A member may be out because its entry has expired, or because an event said so, which
-    // an operator can take back: flags that an earlier version takes for damage.
+    // The guard of an audience, and the time of its snapshot, which outdoes what is older. A member may be out because
+    // its entry has expired, or because an event said so, which an operator can take back: flags that an earlier version
+    // takes for damage.
     "
 ALTER TABLE audience ADD COLUMN guard TEXT;
 ALTER TABLE audience ADD COLUMN snapshot_at INTEGER NOT NULL DEFAULT 0;

@@ -108,12 +108,16 @@ function Manage({ destination, audience, isDelivered, onClose, onAsk }) {
         <dt>Members</dt><dd>${count(audience.included)}</dd>
         ${audience.pending_since && html`<dt>Waiting</dt><dd>${count(audience.pending)}, since <${Time} at=${audience.pending_since} /></dd>`}
         ${audience.held_since && html`<dt>Held by the guard</dt><dd>since <${Time} at=${audience.held_since} />: <code>cohortd guard list ${destination}</code></dd>`}
+        ${audience.snapshot_at && html`<dt>Reconciled</dt><dd>with a file of <${Time} at=${audience.snapshot_at} /></dd>`}
         ${audience.parked_since && html`<dt>Parked</dt><dd>${count(audience.parked)}, since <${Time} at=${audience.parked_since} /></dd>`}
       </dl>
       <ul class="choices">
         ${isDelivered && (audience.under_way === "resync"
           ? html`<${Choice} ask=${asks.stop} onAsk=${onAsk}>Stops where it is; pending members are still delivered.<//>`
           : html`<${Choice} ask=${asks.resync} onAsk=${onAsk}>Sends every member to LaunchDarkly again: if somebody changed the segment by hand.<//>`)}
+        ${isDelivered && html`<li><span>Reconcile with a file</span>
+          <span class="muted">Brings the audience to what a file says, such as an export of who is in it. On a terminal:
+          <code>cohortd reconcile ${destination} ${audience.audience} --file FILE --dry-run</code></span></li>`}
         ${isDelivered && html`<${Choice} ask=${asks.stale} onAsk=${onAsk}>After the mapping has changed to other context keys, and Segment has sent the audience again: removes the members under the old keys.<//>`}
         ${isDelivered && html`<${Choice} ask=${asks.retract} onAsk=${onAsk}>Removes every member from the segment, then forgets the audience.<//>`}
         <${Choice} ask=${asks.drop} onAsk=${onAsk}>Forgets the audience. Nothing is sent to LaunchDarkly: the segment stays as it is.<//>
