@@ -19,6 +19,8 @@ pub enum What {
     Calls,
     /// Ten million members.
     Scale,
+    /// A snapshot that becomes the truth.
+    Reconcile,
     /// Nothing to do.
     Idle,
     /// Pictures instead of figures.
@@ -60,12 +62,13 @@ impl Arguments {
                         "churn" => What::Churn,
                         "calls" => What::Calls,
                         "scale" => What::Scale,
+                        "reconcile" => What::Reconcile,
                         "idle" => What::Idle,
                         "plots" => What::Plots,
                         other => {
                             return Err(format!(
                                 "{other}: all, throughput, batches, singles, churn, calls, scale, \
-                                 idle or plots"
+                                 reconcile, idle or plots"
                             ));
                         }
                     };

@@ -1,8 +1,8 @@
 //! What the daemon does in a second, and what that costs: the real binary as a process, on a ledger
 //! on a real disk, against yardsticks on the same machine in the same minutes.
 //!
-//! `cargo bench --bench throughput -- [--what all|throughput|batches|singles|churn|calls|scale|idle|plots] [--members N]
-//! [--members-large N] [--quick] [--json FILE]`
+//! `cargo bench --bench throughput -- [--what all|throughput|batches|singles|churn|calls|scale|reconcile|idle|plots]
+//! [--members N] [--members-large N] [--quick] [--json FILE]`
 //!
 //! # What always holds
 //! * Requests are made and signed before anything is measured, and the load generator is cheap: it
@@ -28,6 +28,7 @@ mod idle;
 mod load;
 mod plot;
 mod plots;
+mod reconcile;
 mod report;
 mod scale;
 mod singles;
@@ -104,6 +105,9 @@ fn measure(arguments: &Arguments) -> Report {
         let sizes =
             Sizes { people: members, large: members_large, singles: singles as u64, rounds };
         scale::measure(&bench, &sizes, &mut report);
+    }
+    if wants(What::Reconcile) {
+        reconcile::measure(&bench, members_large, &mut report);
     }
     if wants(What::Idle) {
         idle::measure(&bench, Duration::from_secs(if quick { 10 } else { 30 }), &mut report);
