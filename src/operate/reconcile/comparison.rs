@@ -166,6 +166,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::seeds::kept_in("tests/seeds/comparison.txt"))]
+
         /// Whatever the sizes of the parts: the ledger with the changes is the file, but for what is newer.
         #[test]
         fn the_ledger_becomes_the_file_but_for_what_is_newer(

@@ -197,6 +197,8 @@ mod tests {
     use super::*;
 
     proptest! {
+        #![proptest_config(crate::seeds::kept_in("tests/seeds/spool.txt"))]
+
         #[test]
         fn keys_come_back_sorted_and_once_however_little_memory_there_is(
             keys in prop::collection::vec("[a-cé]{1,4}", 0..60),
