@@ -230,6 +230,15 @@ pub(crate) fn flip_by_event(before: Option<&Member>, after: Option<&Member>) -> 
     flips.then(|| Membership::from_bool(is_in(after)))
 }
 
+/// The same asked for by an operator's snapshot, whose exits were counted and confirmed: nobody takes them back with
+/// those of events.
+pub(crate) fn confirmed(next: Next) -> Next {
+    match next {
+        Next::Write(after) => Next::Write(Member { has_left: false, ..after }),
+        next => next,
+    }
+}
+
 /// Whether a delta is older than what is known, or a repeat of it.
 pub(crate) fn is_overtaken(before: Option<&Member>, change: &Change, moment: &Moment) -> bool {
     let known_at = before.map(|before| before.event_at);

@@ -13,6 +13,7 @@ mod recording;
 mod state;
 #[cfg(test)]
 mod tests;
+mod views;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

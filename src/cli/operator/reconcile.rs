@@ -193,6 +193,12 @@ fn print(name: &str, done: &Reconciled, out: &mut impl Write) -> Result<()> {
     if done.without_key > 0 {
         writeln!(out, "{} of {} lines have no key", done.without_key, done.lines)?;
     }
+    if done.held {
+        writeln!(
+            out,
+            "the guard holds the audience: nothing of it is told until `cohortd guard release` or `discard`"
+        )?;
+    }
     if !done.dry_run {
         return writeln!(
             out,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::subject::*;
-use crate::ledger::{Batch, GuardLimits, HeldAudience, LedgerError, Unheard};
+use crate::ledger::{Batch, GuardLimits, HeldAudience, Intake, LedgerError, Origin, Unheard};
 use crate::membership::MembershipDelta;
 
 const PEOPLE: usize = 20;
@@ -353,4 +353,21 @@ pub(crate) async fn ordinary_streams_are_not_held<S: Subject>() {
 /// Whom a batch tells of, in its order.
 fn tells_of(batch: &Batch) -> Vec<String> {
     batch.members.iter().map(|of| of.context_key.as_str().to_owned()).collect()
+}
+
+pub(crate) async fn a_confirmed_snapshot_passes_and_is_not_taken_back<S: Subject>() {
+    let store = filled::<S>().await;
+    let of_snapshot = intake(&*store.operations(), &production(), leave(0..8, 2));
+    store.take_in(vec![Intake { origin: Origin::Snapshot, ..of_snapshot }]).await;
+    store.record(leave(8..9, 3)).await;
+    assert_eq!(held(&store), [], "eight were confirmed, and one left");
+    assert_eq!(store.drain(&production()).await.len(), 9);
+    store.record(leave(9..18, 3)).await;
+    let [of] = &held(&store)[..] else { panic!("it is held") };
+    assert_eq!(of.left, 10);
+    store.operations().discard_held(&production(), None).await.expect("there is space");
+    until_free(&store).await;
+    let expected: Vec<_> = (8..20).map(person).collect();
+    assert_eq!(included(&store), expected, "those who left by events are back");
+    assert_eq!(store.faults(), [""; 0]);
 }

@@ -98,9 +98,12 @@ impl Destination {
         let key = (delta.audience, delta.context_key);
         let before = self.members.get(&key);
         let moment = self.moment(stamps, &key.0);
-        let next = member::record(before, &change, &moment);
+        let mut next = member::record(before, &change, &moment);
         tally.add(before, &change, &next, &moment);
-        self.count_flip(&key, &next, moment.stamp);
+        match origin {
+            Origin::Events => self.count_flip(&key, &next, moment.stamp),
+            Origin::Snapshot => next = member::confirmed(next),
+        }
         self.put(&key, &next);
         Ok(())
     }

@@ -125,6 +125,7 @@ async fn carried_out(
     if !asked.dry_run {
         applying::apply(api, &target, (&spool, &plan), from).await?;
     }
+    let held = api.ledger.held_audiences(&target.destination);
     Ok(Reconciled {
         audience: target.audience.as_str().to_owned(),
         as_of: instant(target.as_of),
@@ -136,6 +137,7 @@ async fn carried_out(
         newer: plan.newer,
         dry_run: asked.dry_run,
         refusal,
+        held: held.iter().any(|of| of.audience == target.audience.as_str()),
         entering: plan.entering,
         leaving: plan.leaving,
     })

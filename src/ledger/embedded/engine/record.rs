@@ -69,6 +69,7 @@ struct Arrival<'a> {
     row: AudienceRowId,
     audience: AudienceIndex,
     delta: &'a MembershipDelta,
+    origin: Origin,
     /// The stamp that it was given when it was appended.
     stamp: Option<Timestamp>,
     /// As of when a snapshot that came before it was: one that comes later in the group does not count.
@@ -219,7 +220,8 @@ fn record_deltas(
                             arriving.insert(audience);
                         }
                         last = Some((delta, audience));
-                        writes.push(Arrival { row, audience, delta, stamp, snapshot_at });
+                        let origin = intake.origin;
+                        writes.push(Arrival { row, audience, delta, origin, stamp, snapshot_at });
                     }
                     Err(Unrecorded::OtherKind) => recorded.kind_conflicts.push(position),
                     Err(Unrecorded::TooManyAudiences) => recorded.without_place.push(position),
@@ -268,7 +270,7 @@ fn outcome(
     tally: &mut Tally,
 ) -> rusqlite::Result<Option<Member>> {
     let mut after: Option<Member> = None;
-    for Arrival { audience, delta, stamp, snapshot_at, .. } in arrivals {
+    for Arrival { audience, delta, origin, stamp, snapshot_at, .. } in arrivals {
         let Some(change) = state.change(db, *audience, delta)? else { continue };
         let moment = match stamp {
             Some(stamp) => state.moment_at(*audience, *stamp),
@@ -276,9 +278,14 @@ fn outcome(
         };
         let moment = Moment { snapshot_at: *snapshot_at, ..moment };
         let now = after.as_ref().or(before);
-        let next = member::record(now, &change, &moment);
+        let mut next = member::record(now, &change, &moment);
         tally.add(now, &change, &next, &moment);
-        state.count_flip(*audience, now, &next, (moment.stamp, stamp.is_some()));
+        match origin {
+            Origin::Events => {
+                state.count_flip(*audience, now, &next, (moment.stamp, stamp.is_some()));
+            }
+            Origin::Snapshot => next = member::confirmed(next),
+        }
         if let Next::Write(next) = next {
             after = Some(next);
         }

@@ -69,6 +69,9 @@ pub struct Reconciled {
     /// Of a dry run: why it would be refused without `yes`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<String>,
+    /// The guard holds the audience: nothing of it is told until that is decided.
+    #[serde(default)]
+    pub held: bool,
     /// Context keys of a few members that enter.
     pub entering: Vec<String>,
     /// Context keys of a few members that leave.
