@@ -119,7 +119,7 @@ fn filled(command: &str) -> String {
         ("backup FILE", "backup copy"),
         ("KEY ", "ada "),
         ("USER_ID", "ada"),
-        ("--file FILE", "--file keys"),
+        ("--file FILE", "--file keys --max-exits 100"),
         ("help TOPIC", "help security"),
         ("replace-with-the-client-side-id", ENVIRONMENT),
     ];
