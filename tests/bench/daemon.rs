@@ -155,15 +155,6 @@ impl Installation {
         copy
     }
 
-    /// `cohortd reconcile` of an audience with a snapshot: a file of context keys, one a line.
-    pub fn reconcile(&self, daemon: &Daemon, audience: &str, snapshot: &Path) -> Child {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_cohortd"));
-        command.args(["reconcile", DESTINATION, audience, "--yes", "--file"]).arg(snapshot);
-        command.args(["--url", &format!("http://{}", daemon.admin)]);
-        command.env_clear().stdout(Stdio::null());
-        command.spawn().expect("the command can be started")
-    }
-
     /// Starts the daemon and returns once it is ready.
     pub fn start(&self) -> Daemon {
         self.start_in(None)
@@ -217,6 +208,15 @@ impl Installation {
 }
 
 impl Daemon {
+    /// `cohortd reconcile` of an audience with a snapshot: a file of context keys, one a line.
+    pub fn reconcile(&self, audience: &str, snapshot: &Path) -> Child {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cohortd"));
+        command.args(["reconcile", DESTINATION, audience, "--yes", "--file"]).arg(snapshot);
+        command.args(["--url", &format!("http://{}", self.admin)]);
+        command.env_clear().stdout(Stdio::null());
+        command.spawn().expect("the command can be started")
+    }
+
     /// What the ledger shows now, over all destinations.
     pub fn counts(&self) -> Counts {
         let path = "/api/v1/destinations";

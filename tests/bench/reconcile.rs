@@ -59,7 +59,7 @@ pub fn measure(bench: &Workbench, people: u64, report: &mut Report) {
 
     eprintln!("reconciling {people} lines");
     let began = Instant::now();
-    let mut command = installation.reconcile(&daemon, AUDIENCE.id, &snapshot);
+    let mut command = daemon.reconcile(AUDIENCE.id, &snapshot);
     let mut during = Vec::new();
     let ended = loop {
         if let Some(status) = command.try_wait().expect("it is our child") {
