@@ -2,6 +2,8 @@
 //! segment ever loses a member that both know, every segment ends equal to the model, and the way back works too.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::time::{Duration, SystemTime};
 
 use cohortd::manual;
 use cohortd::sandbox::{Keep, StandIn, View};
@@ -82,6 +84,7 @@ impl Move {
     /// Types the next line of the section, which is this one; returns what it prints.
     fn types(&mut self, cohortd: Option<&Cohortd>, line: &str) -> String {
         assert_eq!(self.lines.pop().as_deref(), Some(line), "the next line of the section");
+        let line = line.replace("AUDIENCE_ID", "aud_trial").replace("FILE", "keys");
         let words: Vec<&str> = line.split(' ').skip(1).collect();
         self.installation.types(cohortd.map(|of| of.admin), &words).done()
     }
@@ -107,6 +110,17 @@ impl Move {
             let event = identify(user, audience, enters, self.at_ms);
             assert_eq!(cohortd.post(&event).await.expect("an answer").0, 200);
         }
+    }
+
+    /// Somebody exports who is in an audience: a file that was last modified when the query ran.
+    fn exports(&mut self, users: &[&str]) {
+        self.at_ms += 1000;
+        self.installation.write("keys", &(users.join("\n") + "\n"));
+        let at = Duration::from_millis(self.at_ms.unsigned_abs());
+        let keys =
+            File::options().write(true).open(self.installation.directory.path().join("keys"));
+        let keys = keys.expect("it was written");
+        keys.set_modified(SystemTime::UNIX_EPOCH + at).expect("it is ours");
     }
 
     /// The members of every segment, by audience.
@@ -184,6 +198,17 @@ async fn the_move_and_the_way_back_leave_no_gap() {
     the.until_equal().await;
     let shown = the.types(Some(&cohortd), "cohortd member ada");
     assert!(shown.contains("vip_users"), "{shown}");
+
+    // Somebody had left before the move, and nobody had said so.
+    the.hosted.sends("trial", &["max"], true).await;
+    the.types(Some(&cohortd), "cohortd pause");
+    the.exports(&["ada", "dan", "eve", "gus", "hal", "max"]);
+    the.types(Some(&cohortd), "cohortd reconcile AUDIENCE_ID --file FILE --yes");
+    the.exports(&["ada", "eve", "gus", "hal"]);
+    the.types(Some(&cohortd), "cohortd reconcile AUDIENCE_ID --file FILE --yes");
+    the.types(Some(&cohortd), "cohortd resume");
+    the.installation.drained().await;
+    the.until_equal().await;
 
     // 4: and back
     the.changes(("trial", "ida", true), true, Some(&cohortd)).await;
