@@ -119,7 +119,7 @@ fn filled(command: &str) -> String {
         ("backup FILE", "backup copy"),
         ("KEY ", "ada "),
         ("USER_ID", "ada"),
-        ("--file FILE", "--file keys --max-exits 100"),
+        ("--file FILE", "--file keys --audience-key vip"), // another line may have dropped it
         ("help TOPIC", "help security"),
         ("replace-with-the-client-side-id", ENVIRONMENT),
     ];
@@ -145,7 +145,7 @@ async fn every_line_is_typed_against_a_daemon_or_listed_with_the_reason() {
     installation.set("destinations.production.segment.allow_batches", "false");
     let event = identify("ada", "vip", true, 1_750_000_000_000);
     installation.write("event.json", &event.to_string());
-    installation.write("keys", "ada\n");
+    installation.write("keys", "ada\ngrace\n");
     let environment = tempfile::tempdir().expect("a temporary directory");
     for file in ["segment-secret", "segment-bearer", "launchdarkly-token"] {
         let secret = "0123456789abcdef0123456789abcdef";
