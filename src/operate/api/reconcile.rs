@@ -1,4 +1,4 @@
-//! `POST …/reconcile`: brings an audience to what a snapshot says ([`crate::operate::reconcile`]).
+//! `POST …/reconcile`: brings an audience to what a snapshot says (`operate::reconcile`).
 //!
 //! All of it happens within the request. It ends before it is done if the body does not arrive, if the daemon
 //! stops, or by `POST …/reconcile/stop`; the same request again does what is left. A sender that goes away once
