@@ -29,6 +29,7 @@
 //! │   ├── members  opening               one member, wherever it is; from a directory to an open database
 //! │   ├── memtable  tables  wal          dirty members; rows; the log
 //! │   └── directory                      names, modes, owner, free space
+//! ├── postgres                           the store that replicas share: it keeps the contract, and cannot be chosen yet
 //! ├── recorder  outbox  operations       the sides: for receiving, for one destination's courier, for people
 //! ├── intake  batch  error  pieces       what goes in, what comes out, why not
 //! └── member  picking  deletion  guard  counts  counters  the rules, pure, shared by every store
@@ -51,6 +52,8 @@ mod operations;
 mod outbox;
 mod picking;
 mod pieces;
+#[cfg(test)]
+mod postgres;
 mod recorder;
 mod store;
 

@@ -34,7 +34,7 @@ pub(crate) mod operations;
 pub(crate) mod silence;
 pub(crate) mod standings;
 mod story;
-mod subject;
+pub(crate) mod subject;
 pub(crate) mod telling;
 
 pub(crate) use story::{acts, play};
@@ -131,7 +131,7 @@ macro_rules! contract {
 
         proptest::proptest! {
             #![proptest_config(proptest::prelude::ProptestConfig {
-                cases: $crate::ledger::contract::CASES,
+                cases: <$subject as $crate::ledger::contract::Subject>::STORIES,
                 max_shrink_time: 30_000, // milliseconds
                 ..$crate::seeds::kept_in("tests/seeds/contract.txt")
             })]
@@ -148,6 +148,3 @@ macro_rules! contract {
 }
 
 pub(crate) use contract;
-
-/// Random stories of a store.
-pub(crate) const CASES: u32 = 96;

@@ -41,6 +41,9 @@ impl Default for Setup {
 
 /// A store that is to keep the contract.
 pub(crate) trait Subject: Sized {
+    /// Random stories that it is told.
+    const STORIES: u32 = 96;
+
     /// A new one.
     async fn open(setup: Setup) -> Self;
     /// What it is configured with from the next [`Subject::configure`], or opened with from the next start.

@@ -1,0 +1,156 @@
+//! The shared ledger: PostgreSQL, and any number of replicas that write to it.
+//!
+//! Every replica records what reaches it. Deliveries of a destination are made by the one that holds its lease. The
+//! rules of a member are those of every store ([`member`](super::member)): rows are read, put through them, and written
+//! under the condition that nobody has written them since.
+//!
+//! # What always holds
+//! * A request is answered only after its transaction is committed, with `synchronous_commit` on.
+//! * What an owner writes of deliveries carries the token of its lease: whoever has lost it changes nothing.
+//! * A claim is in the database before its call is made, so that the next owner knows who may have been in one.
+
+mod changes;
+mod failure;
+mod guarding;
+mod hashes;
+mod intake;
+mod keeper;
+mod lease;
+mod locks;
+mod members;
+mod operations;
+mod outbox;
+mod places;
+mod pool;
+mod recording;
+mod rows;
+mod schema;
+mod settings;
+mod shared;
+mod stamps;
+mod upkeep;
+mod views;
+mod walk;
+mod walks;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use async_trait::async_trait;
+use tokio_postgres::types::Type;
+
+use super::pieces::{self, Piece};
+use super::{DestinationSettings, Intake, LedgerError, Recorded, Recorder};
+use crate::clock::Clock;
+use crate::membership::Timestamp;
+use failure::Failure;
+use hashes::HashKey;
+use pool::{Pool, transact};
+use recording::Queue;
+use shared::{Handle, Shared};
+use stamps::Stamps;
+
+pub(crate) use keeper::Keeper;
+pub use settings::{DatabaseSettings, SharedSettings};
+
+/// The handle that the rest of the daemon holds; shared by many tasks.
+#[derive(Debug)]
+pub(crate) struct PostgresLedger {
+    shared: Handle,
+    queue: Queue,
+    /// The note of the previous run, as read when the ledger was opened.
+    note: Option<String>,
+}
+
+/// What is read once, when the ledger is opened.
+struct Found {
+    hash_key: Vec<u8>,
+    latest: i64,
+    note: Option<String>,
+}
+
+impl PostgresLedger {
+    /// Connects, brings the tables to the present version, and takes the leases that are free. Nothing goes on until
+    /// [`Keeper::run`] runs.
+    ///
+    /// # Errors
+    /// The database cannot be reached, or is not one that can be used: the text says what to do.
+    pub async fn open(
+        settings: SharedSettings,
+        replica: String,
+        clock: Arc<dyn Clock>,
+        follows_database: bool,
+    ) -> Result<(Self, Keeper), LedgerError> {
+        let pool = Pool::new(settings.database.clone());
+        let found = transact!(pool, |tx, _attempt| async {
+            schema::migrate(&tx).await?;
+            let value = async |name: &str| -> Result<Option<Vec<u8>>, Failure> {
+                let sql = "SELECT value FROM cohortd WHERE name = $1";
+                let row = tx.first(sql, &[(&name, Type::TEXT)]).await?;
+                row.map(|row| Ok(row.try_get(0)?)).transpose()
+            };
+            let sql = "SELECT greatest((SELECT max(arrival) FROM change),
+                 (SELECT convert_from(value, 'UTF8')::int8 FROM cohortd WHERE name = 'arrival'))";
+            let latest: Option<i64> =
+                tx.first(sql, &[]).await?.map_or(Ok(None), |row| row.try_get(0))?;
+            let note = value("note").await?.and_then(|note| String::from_utf8(note).ok());
+            let hash_key = value("hash_key").await?.unwrap_or_default();
+            Ok(Found { hash_key, latest: latest.unwrap_or_default(), note })
+        })?;
+        let Found { hash_key, latest, note } = found;
+        let stamps = Stamps::new(clock);
+        stamps.note(Timestamp(latest));
+        stamps.note_stamp(Timestamp(latest));
+        let destinations = settings.destinations.clone();
+        let shared = Arc::new(Shared::new(settings, replica, pool, stamps, HashKey::new(hash_key)));
+        let (queue, waiting) = recording::queue();
+        let ledger = Self { shared: Arc::clone(&shared), queue, note };
+        ledger.configure(destinations).await?;
+        Ok((ledger, Keeper::new(shared, waiting, follows_database)))
+    }
+
+    /// See [`Store::configure`](super::Store::configure).
+    pub async fn configure(
+        &self,
+        destinations: Vec<DestinationSettings>,
+    ) -> Result<(), LedgerError> {
+        keeper::configure(&self.shared, destinations).await?;
+        Ok(())
+    }
+
+    /// Records what is queued, hands over the leases, and closes the connections. Every later call fails.
+    pub async fn close(&self) {
+        recording::close(&self.shared, &self.queue);
+        keeper::stop(&self.shared).await;
+    }
+}
+
+#[async_trait]
+impl Recorder for PostgresLedger {
+    fn arrival(&self) -> Timestamp {
+        self.shared.stamps.arrival()
+    }
+
+    async fn record_all(&self, intakes: Vec<Intake>) -> Result<Vec<Recorded>, LedgerError> {
+        for intake in &intakes {
+            self.shared.destination(&intake.destination)?;
+        }
+        if intakes.iter().map(Intake::bytes).sum::<usize>() <= pieces::MOST_BYTES {
+            return self.queue.record(intakes).await;
+        }
+        let mut all = vec![Recorded::default(); intakes.len()];
+        for Piece { intake, of, first_delta } in pieces::pieces(intakes) {
+            for recorded in self.queue.record(vec![intake]).await? {
+                all[of].add(recorded, first_delta);
+            }
+        }
+        Ok(all)
+    }
+
+    fn takes_writes(&self) -> bool {
+        self.shared.takes_writes.load(Ordering::SeqCst)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,359 @@
+//! What requests bring, applied in one transaction: one item after the other, as the rules say.
+
+mod deleting;
+mod loading;
+mod writing;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use tokio_postgres::types::Type;
+
+use crate::ledger::counters::Tally;
+use crate::ledger::deletion::Tombstone;
+use crate::ledger::intake::MESSAGE_KEPT;
+use crate::ledger::member::{self, Change, Member, Next};
+use crate::ledger::postgres::failure::Failure;
+use crate::ledger::postgres::guarding::{self, Flip};
+use crate::ledger::postgres::locks::Lock;
+use crate::ledger::postgres::members::{Changes, MemberKey, Members};
+use crate::ledger::postgres::places::Place;
+use crate::ledger::postgres::pool::Tx;
+use crate::ledger::postgres::shared::Shared;
+use crate::ledger::{
+    DestinationSettings, Intake, Origin, Recorded, RejectedEvent, Route, Unrecorded,
+};
+use crate::membership::{
+    AudienceId, DestinationName, MembershipDelta, Message, MessageHash, Timestamp, UserId,
+};
+
+/// What became of the intakes of a group.
+#[derive(Debug, Default)]
+pub(crate) struct Applied {
+    /// In the order of the intakes.
+    pub recorded: Vec<Recorded>,
+    /// What is counted once it is committed.
+    pub counted: Vec<Counted>,
+    pub rows: u64,
+}
+
+/// What is counted of a destination.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    pub destination: DestinationName,
+    pub tally: Tally,
+    pub changes: Changes,
+    pub audiences: HashMap<i32, AudienceId>,
+}
+
+/// Applies intakes in their order.
+pub(crate) async fn apply(
+    shared: &Shared,
+    tx: &Tx,
+    attempt: u32,
+    intakes: &[&Intake],
+) -> Result<Applied, Failure> {
+    let mut by_destination: BTreeMap<i32, (DestinationName, DestinationSettings, Vec<usize>)> =
+        BTreeMap::new();
+    for (at, intake) in intakes.iter().enumerate() {
+        let (no, settings) = shared.destination(&intake.destination)?;
+        let of = by_destination.entry(no);
+        of.or_insert_with(|| (intake.destination.clone(), settings, Vec::new())).2.push(at);
+        shared.stamps.note(intake.arrival);
+    }
+    let mut applied =
+        Applied { recorded: vec![Recorded::default(); intakes.len()], ..Applied::default() };
+    let has_deletions = intakes.iter().any(|intake| !intake.deletions.is_empty());
+    let lock = if has_deletions { Lock::Exclusive } else { Lock::at(attempt) };
+    for no in by_destination.keys() {
+        lock.hold(tx, *no).await?;
+    }
+    for (no, (name, settings, places)) in by_destination {
+        let theirs: Vec<&Intake> = places.iter().map(|at| intakes[*at]).collect();
+        let mut group = Group::begin(shared, tx, lock, (no, name, settings), &theirs).await?;
+        for (at, intake) in places.iter().zip(theirs) {
+            applied.recorded[*at] = group.take(intake).await?;
+            applied.rows += intake.items() as u64;
+        }
+        applied.counted.push(group.end().await?);
+    }
+    Ok(applied)
+}
+
+/// The items of one destination.
+struct Group<'a> {
+    shared: &'a Shared,
+    tx: &'a Tx,
+    lock: Lock,
+    no: i32,
+    name: DestinationName,
+    settings: DestinationSettings,
+    places: HashMap<AudienceId, Place>,
+    members: Members,
+    /// Who was read at the beginning; others are of audiences that are new, and not there.
+    changes: Changes,
+    /// When a message came first, and when it counts.
+    messages: HashMap<MessageHash, (Timestamp, Timestamp)>,
+    new_messages: BTreeMap<Vec<u8>, (Timestamp, Timestamp)>,
+    tombstones: HashMap<Vec<u8>, Tombstone>,
+    rejected: Vec<(Timestamp, RejectedEvent)>,
+    tally: Tally,
+    /// What each request has changed.
+    flips: Vec<Vec<Flip>>,
+}
+
+/// What is seen within one request, up to a deletion of it and from there on.
+#[derive(Default)]
+struct Seen {
+    /// Audiences of which something arrives.
+    arriving: BTreeSet<AudienceId>,
+    /// Messages that it brought: an event may change several members.
+    messages: BTreeSet<MessageHash>,
+}
+
+impl<'a> Group<'a> {
+    async fn begin(
+        shared: &'a Shared,
+        tx: &'a Tx,
+        lock: Lock,
+        (no, name, settings): (i32, DestinationName, DestinationSettings),
+        intakes: &[&Intake],
+    ) -> Result<Self, Failure> {
+        let deltas = || intakes.iter().flat_map(|intake| &intake.deltas);
+        let ids: HashSet<&AudienceId> = deltas().map(|delta| &delta.audience).collect();
+        let ids: Vec<&AudienceId> = ids.into_iter().collect();
+        let places = Place::these(tx, &name, no, &ids).await?;
+        let places: HashMap<AudienceId, Place> =
+            places.into_iter().map(|place| (place.route.audience.clone(), place)).collect();
+        let mut group = Self {
+            shared,
+            tx,
+            lock,
+            no,
+            name,
+            settings,
+            places,
+            members: Members::default(),
+            changes: Changes::default(),
+            messages: HashMap::new(),
+            new_messages: BTreeMap::new(),
+            tombstones: HashMap::new(),
+            rejected: Vec::new(),
+            tally: Tally::default(),
+            flips: Vec::new(),
+        };
+        if lock == Lock::Shared && deltas().any(|delta| group.needs_others_away(delta)) {
+            return Err(Failure::Again("an audience is new".to_owned()));
+        }
+        group.load_messages(intakes).await?;
+        group.load_tombstones(intakes).await?;
+        let keys: BTreeSet<MemberKey> = deltas()
+            .filter_map(|delta| {
+                let place = group.places.get(&delta.audience)?;
+                Some((place.no, delta.context_key.clone()))
+            })
+            .collect();
+        group.members.load(tx, keys).await?;
+        Ok(group)
+    }
+
+    /// Whether a delta makes or changes an audience.
+    fn needs_others_away(&self, delta: &MembershipDelta) -> bool {
+        let Some(place) = self.places.get(&delta.audience) else { return true };
+        let is_other_kind = place.route.context_kind != delta.context_kind;
+        if is_other_kind {
+            place.members == 0
+        } else {
+            place.route.audience_key != delta.audience_key
+        }
+    }
+
+    async fn take(&mut self, intake: &Intake) -> Result<Recorded, Failure> {
+        self.flips.push(Vec::new());
+        let mut recorded = Recorded::default();
+        let (mut deltas, mut events) = (0, 0);
+        let ends = intake.deletions.iter().map(|of| (of.after_deltas, of.after_rejected, Some(of)));
+        let last = (intake.deltas.len(), intake.rejected.len(), None);
+        for (to, events_to, deletion) in ends.chain([last]) {
+            let mut seen = Seen::default();
+            for delta in intake.deltas.iter().take(to).skip(deltas) {
+                match self.take_delta(delta, intake.origin, &mut seen).await? {
+                    Ok(()) => {}
+                    Err(Unrecorded::OtherKind) => recorded.kind_conflicts.push(deltas),
+                    Err(Unrecorded::TooManyAudiences) => recorded.without_place.push(deltas),
+                }
+                deltas += 1;
+            }
+            for event in intake.rejected.iter().take(events_to).skip(events) {
+                self.keep(intake.arrival, event);
+                events += 1;
+            }
+            if let Some(deletion) = deletion {
+                self.delete(deletion, intake.arrival).await?;
+            }
+        }
+        Ok(recorded)
+    }
+
+    async fn take_delta(
+        &mut self,
+        delta: &MembershipDelta,
+        origin: Origin,
+        seen: &mut Seen,
+    ) -> Result<Result<(), Unrecorded>, Failure> {
+        let (event_at, is_repeat) =
+            self.count_message(delta.message, delta.event_at, &mut seen.messages);
+        if let Err(reason) = self.resolve(delta, &mut seen.arriving).await? {
+            return Ok(Err(reason));
+        }
+        if origin == Origin::Snapshot
+            && let Some(place) = self.places.get_mut(&delta.audience)
+            && place.snapshot_at < delta.event_at
+        {
+            if self.lock == Lock::Shared {
+                return Err(Failure::Again("a snapshot begins".to_owned()));
+            }
+            place.raise_snapshot(self.tx, delta.event_at).await?;
+        }
+        let subject = subject_of(delta);
+        if self.is_too_late(subject, event_at, is_repeat) {
+            return Ok(Ok(()));
+        }
+        let other =
+            delta.user_id.as_ref().filter(|user| user.as_str() != delta.context_key.as_str());
+        let person = other.map(|user| self.shared.hashes.person(&self.name, user.as_str()));
+        let change = Change {
+            membership: delta.membership,
+            event_at,
+            key_rule: delta.key_rule,
+            person: person.and_then(|person| person.try_into().ok()),
+            is_repeat,
+        };
+        let Some(place) = self.places.get_mut(&delta.audience) else { return Ok(Ok(())) };
+        let key = (place.no, delta.context_key.clone());
+        self.members.is_new(key.clone());
+        let before = self.members.get(&key);
+        let moment = place.moment(self.shared, &self.settings);
+        let mut next = member::record(before, &change, &moment);
+        self.tally.add(before, &change, &next, &moment);
+        match (origin, member::flip_by_event(before, next.or(before)), self.flips.last_mut()) {
+            (Origin::Snapshot, ..) => next = member::confirmed(next),
+            (Origin::Events, Some(now), Some(flips)) => {
+                let members = place.included.unsigned_abs();
+                flips.push(Flip { audience_no: place.no, now, at: moment.stamp, members });
+            }
+            (Origin::Events, ..) => {}
+        }
+        let is_in =
+            |member: Option<&Member>| i64::from(member.is_some_and(|of| of.membership.as_bool()));
+        place.included += is_in(next.or(before)) - is_in(before);
+        place.members += i64::from(before.is_none() && next != Next::Same);
+        self.members.put(&key, next);
+        Ok(Ok(()))
+    }
+
+    /// When a message counts, and whether it was recorded before this request.
+    fn count_message(
+        &mut self,
+        message: Option<Message>,
+        at: Timestamp,
+        fresh: &mut BTreeSet<MessageHash>,
+    ) -> (Timestamp, bool) {
+        let Some(Message { hash, moves }) = message else { return (at, false) };
+        let now = self.shared.stamps.fresh();
+        let known = self.messages.get(&hash);
+        if let Some((_, counts_at)) =
+            known.filter(|(seen_at, _)| *seen_at > now.before(MESSAGE_KEPT))
+        {
+            return (*counts_at, !fresh.contains(&hash));
+        }
+        if moves {
+            self.messages.insert(hash, (now, at));
+            self.new_messages.insert(self.shared.hashes.message(&self.name, hash), (now, at));
+            fresh.insert(hash);
+        }
+        (at, false)
+    }
+
+    /// Makes sure that the audience of a delta is there, has its name, and has its kind.
+    async fn resolve(
+        &mut self,
+        delta: &MembershipDelta,
+        arriving: &mut BTreeSet<AudienceId>,
+    ) -> Result<Result<(), Unrecorded>, Failure> {
+        let route = Route {
+            destination: self.name.clone(),
+            audience: delta.audience.clone(),
+            audience_key: delta.audience_key.clone(),
+            context_kind: delta.context_kind.clone(),
+        };
+        if let Some(place) = self.places.get_mut(&delta.audience) {
+            let is_taken = arriving.contains(&delta.audience) || place.members > 0;
+            if place.route.context_kind != route.context_kind && is_taken {
+                return Ok(Err(Unrecorded::OtherKind));
+            }
+            if *place.route != route {
+                place.rename(self.tx, route).await?;
+            }
+        } else if self.lock == Lock::Shared {
+            return Err(Failure::Again("an audience is new".to_owned()));
+        } else if self.has_place(&delta.audience, arriving).await? {
+            let place = Place::create(self.tx, self.no, route).await?;
+            self.places.insert(delta.audience.clone(), place);
+        } else {
+            return Ok(Err(Unrecorded::TooManyAudiences));
+        }
+        arriving.insert(delta.audience.clone());
+        Ok(Ok(()))
+    }
+
+    /// Whether there is a place for an audience. A place is taken by each that has a member, one in a call, or one
+    /// that is just arriving.
+    async fn has_place(
+        &self,
+        new: &AudienceId,
+        arriving: &BTreeSet<AudienceId>,
+    ) -> Result<bool, Failure> {
+        let sql = "SELECT a.audience_id FROM audience a
+             WHERE a.destination_no = $1 AND NOT a.is_erased AND a.members +
+                 (SELECT coalesce(sum(members), 0) FROM change WHERE audience_no = a.no) > 0
+             UNION SELECT audience_id FROM call_out WHERE destination_no = $1";
+        let rows = self.tx.query(sql, &[(&self.no, Type::INT4)]).await?;
+        let mut taken: HashSet<Vec<u8>> =
+            rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+        let here = self.places.values().filter(|place| place.members > 0);
+        let here = here.map(|place| &place.route.audience).chain(arriving);
+        taken.extend(here.map(|id| id.as_str().as_bytes().to_vec()));
+        let is_there = taken.contains(new.as_str().as_bytes());
+        Ok(is_there || taken.len() < self.shared.settings.max_audiences)
+    }
+
+    fn is_too_late(&self, subject: &str, event_at: Timestamp, is_repeat: bool) -> bool {
+        if self.tombstones.is_empty() {
+            return false;
+        }
+        let person = self.shared.hashes.person(&self.name, subject);
+        self.tombstones.get(&person).is_some_and(|of| of.outlasts(event_at, is_repeat))
+    }
+
+    fn keep(&mut self, arrival: Timestamp, event: &RejectedEvent) {
+        let kept = self.shared.settings.rejected;
+        let is_too_large = kept.max_count == 0 || event.body.len() as u64 > kept.max_bytes;
+        let person = event.user_id.as_ref().map(UserId::as_str);
+        let is_late = person.is_some_and(|person| self.is_too_late(person, event.event_at, false));
+        if !is_too_large && !is_late {
+            self.rejected.push((arrival, event.clone()));
+        }
+    }
+
+    async fn end(mut self) -> Result<Counted, Failure> {
+        self.flush().await?;
+        guarding::count(self.shared, self.tx, &self.flips, &self.settings.guard).await?;
+        let audiences = self.places.into_iter().map(|(id, place)| (place.no, id)).collect();
+        Ok(Counted { destination: self.name, tally: self.tally, changes: self.changes, audiences })
+    }
+}
+
+/// Whom a delta is about, as a deletion would call them.
+fn subject_of(delta: &MembershipDelta) -> &str {
+    delta.user_id.as_ref().map_or(delta.context_key.as_str(), UserId::as_str)
+}

@@ -1,0 +1,78 @@
+//! What a group leaves in the tables.
+
+use tokio_postgres::types::{ToSql, Type};
+
+use crate::ledger::RejectedEvent;
+use crate::ledger::intake::MESSAGE_KEPT;
+use crate::ledger::postgres::changes;
+use crate::ledger::postgres::failure::Failure;
+use crate::ledger::postgres::intake::Group;
+
+impl Group<'_> {
+    /// Writes what has come so far.
+    pub async fn flush(&mut self) -> Result<(), Failure> {
+        let changes = self.members.flush(self.tx).await?;
+        changes::write(self.shared, self.tx, self.no, &changes).await?;
+        for (no, change) in changes {
+            let sum = self.changes.entry(no).or_default();
+            sum.turnover.joined += change.turnover.joined;
+            sum.turnover.left += change.turnover.left;
+            sum.turnover.expired += change.turnover.expired;
+        }
+        self.flush_messages().await?;
+        self.flush_rejected().await
+    }
+
+    async fn flush_messages(&mut self) -> Result<(), Failure> {
+        let new = std::mem::take(&mut self.new_messages);
+        if new.is_empty() {
+            return Ok(());
+        }
+        let hashes: Vec<&Vec<u8>> = new.keys().collect();
+        let seen_at: Vec<i64> = new.values().map(|(seen_at, _)| seen_at.0).collect();
+        let counts_at: Vec<i64> = new.values().map(|(_, counts_at)| counts_at.0).collect();
+        let kept = self.shared.stamps.fresh().before(MESSAGE_KEPT).0;
+        let params: [(&(dyn ToSql + Sync), Type); 5] = [
+            (&self.no, Type::INT4),
+            (&hashes, Type::BYTEA_ARRAY),
+            (&seen_at, Type::INT8_ARRAY),
+            (&counts_at, Type::INT8_ARRAY),
+            (&kept, Type::INT8),
+        ];
+        let sql = "INSERT INTO message AS m (destination_no, hash, seen_at, counts_at)
+             SELECT $1, * FROM unnest($2, $3, $4) ON CONFLICT (destination_no, hash)
+             DO UPDATE SET seen_at = excluded.seen_at, counts_at = excluded.counts_at WHERE m.seen_at <= $5";
+        let rows = self.tx.execute(sql, &params).await?;
+        if rows == new.len() as u64 { Ok(()) } else { Err(Failure::overtaken()) }
+    }
+
+    async fn flush_rejected(&mut self) -> Result<(), Failure> {
+        let rejected = std::mem::take(&mut self.rejected);
+        if rejected.is_empty() {
+            return Ok(());
+        }
+        let person = |event: &RejectedEvent| {
+            let user = event.user_id.as_ref()?;
+            Some(self.shared.hashes.person(&self.name, user.as_str()))
+        };
+        let received_at: Vec<i64> = rejected.iter().map(|(arrival, _)| arrival.0).collect();
+        let event_at: Vec<i64> = rejected.iter().map(|(_, event)| event.event_at.0).collect();
+        let persons: Vec<Option<Vec<u8>>> =
+            rejected.iter().map(|(_, event)| person(event)).collect();
+        let reasons: Vec<&str> = rejected.iter().map(|(_, event)| &*event.reason).collect();
+        let details: Vec<&str> = rejected.iter().map(|(_, event)| &*event.detail).collect();
+        let bodies: Vec<&[u8]> = rejected.iter().map(|(_, event)| &*event.body).collect();
+        let params: [(&(dyn ToSql + Sync), Type); 7] = [
+            (&self.no, Type::INT4),
+            (&received_at, Type::INT8_ARRAY),
+            (&event_at, Type::INT8_ARRAY),
+            (&persons, Type::BYTEA_ARRAY),
+            (&reasons, Type::TEXT_ARRAY),
+            (&details, Type::TEXT_ARRAY),
+            (&bodies, Type::BYTEA_ARRAY),
+        ];
+        let sql = "INSERT INTO rejected (destination_no, received_at, event_at, person, reason, detail, body)
+             SELECT $1, * FROM unnest($2, $3, $4, $5, $6, $7)";
+        self.tx.execute(sql, &params).await.map(|_| ())
+    }
+}

@@ -1,0 +1,234 @@
+//! What a replica does all the time: it records what is queued, renews its leases, looks for what other replicas have
+//! done, and does its upkeep.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, Interval, interval, timeout};
+use tokio_postgres::types::Type;
+use tracing::{error, info, warn};
+
+use crate::clock::Seldom;
+use crate::ledger::DestinationSettings;
+use crate::ledger::postgres::failure::Failure;
+use crate::ledger::postgres::guarding;
+use crate::ledger::postgres::lease;
+use crate::ledger::postgres::locks::{Lock, holds};
+use crate::ledger::postgres::pool::{Tx, transact};
+use crate::ledger::postgres::recording::Waiting;
+use crate::ledger::postgres::rows::damaged;
+use crate::ledger::postgres::shared::{Claims, Handle, Known, Shared};
+use crate::ledger::postgres::upkeep;
+use crate::membership::{DestinationName, Timestamp};
+
+/// How often a replica looks for what others have done.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How often couriers look, whatever is seen.
+const WAKE_EVERY: Duration = Duration::from_secs(2);
+/// How long the last words to the database may take.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// The tasks of a replica.
+pub(crate) struct Keeper {
+    shared: Handle,
+    waiting: Arc<Waiting>,
+    /// Whether the ledger's clock is that of the database.
+    follows_database: bool,
+}
+
+impl Keeper {
+    pub fn new(shared: Handle, waiting: Waiting, follows_database: bool) -> Self {
+        Self { shared, waiting: Arc::new(waiting), follows_database }
+    }
+
+    /// Runs until the ledger is closed.
+    pub async fn run(self) {
+        let Self { shared, waiting, follows_database } = self;
+        let mut tasks = tokio::task::JoinSet::new();
+        for is_second in [false, true] {
+            let (shared, waiting) = (Arc::clone(&shared), Arc::clone(&waiting));
+            tasks.spawn(async move { waiting.record_all(&shared, is_second).await });
+        }
+        let of = Arc::clone(&shared);
+        tasks.spawn(async move { keep_leases(&of).await });
+        let of = Arc::clone(&shared);
+        tasks.spawn(async move { look(&of, follows_database).await });
+        let of = Arc::clone(&shared);
+        tasks.spawn(async move { tidy(&of).await });
+        while let Some(ended) = tasks.join_next().await {
+            if let Err(failure) = ended {
+                error!(error = %failure, "a task of the ledger has failed");
+                shared.has_failed.store(true, Ordering::SeqCst);
+                return;
+            }
+        }
+        shared.is_stopped.notify_one();
+    }
+}
+
+/// Waits for the next tick; `false`: the ledger is being closed.
+async fn comes(shared: &Shared, ticks: &mut Interval) -> bool {
+    tokio::select! {
+        () = shared.closing.cancelled() => false,
+        _ = ticks.tick() => true,
+    }
+}
+
+async fn keep_leases(shared: &Shared) {
+    let mut often =
+        interval(lease::interval(shared.settings.lease_ttl).min(Duration::from_secs(1)));
+    let mut said = Seldom::default();
+    while comes(shared, &mut often).await {
+        let kept = lease::keep(shared).await;
+        shared.note(&kept);
+        if let Err(failure) = kept
+            && said.is_due()
+        {
+            warn!(error = %failure, "leases cannot be renewed");
+        }
+    }
+}
+
+async fn tidy(shared: &Shared) {
+    let mut ticks = interval(LOOK_EVERY);
+    let (mut place, mut slow) = (HashMap::new(), Instant::now());
+    let mut said = Seldom::default();
+    while comes(shared, &mut ticks).await {
+        let mut done = upkeep::often(shared).await;
+        if done.is_ok() && slow.elapsed() > upkeep_pause(shared) {
+            done = upkeep::seldom(shared, &mut place).await;
+            slow = Instant::now();
+        }
+        if let Err(failure) = done
+            && !matches!(failure, Failure::Stale)
+            && said.is_due()
+        {
+            warn!(error = %failure, "the ledger's upkeep waits");
+        }
+    }
+}
+
+/// The pause between two slices of a sweep: short where entries expire.
+fn upkeep_pause(shared: &Shared) -> Duration {
+    let expires = shared.known().values().any(|of| !of.settings.expires_after.is_empty());
+    if expires { LOOK_EVERY } else { LOOK_EVERY * 10 }
+}
+
+/// Looks for what other replicas have done, and at the clock of the database.
+async fn look(shared: &Shared, follows_database: bool) {
+    let mut ticks = interval(LOOK_EVERY);
+    let (mut seen, mut woken) = (HashMap::new(), Instant::now());
+    while comes(shared, &mut ticks).await {
+        let here = shared.stamps.here();
+        let looked = transact!(shared.pool, |tx, _attempt| glance(&tx));
+        let Ok(glance) = looked else { continue }; // whoever records or renews says it
+        if follows_database {
+            let there = shared.stamps.here();
+            let asked_at = Timestamp(here.0 + (there.0 - here.0) / 2);
+            shared.stamps.follow(glance.clock, asked_at);
+        }
+        let _ = guarding::look(shared).await; // as above
+        let is_time = woken.elapsed() > WAKE_EVERY;
+        if is_time {
+            woken = Instant::now();
+        }
+        let names: Vec<(DestinationName, i32)> =
+            shared.known().iter().map(|(name, of)| (name.clone(), of.no)).collect();
+        for (name, no) in names {
+            let Some((paused, news)) = glance.of.get(&no) else { continue };
+            shared.is_paused(&name, *paused);
+            if seen.insert(no, *news) != Some(*news) || is_time {
+                shared.wake(&name);
+            }
+        }
+    }
+}
+
+/// What can be seen at a glance: the clock, and of each destination whether it is paused and the changes of its counts.
+struct Glance {
+    clock: Timestamp,
+    of: HashMap<i32, (Option<i64>, (i64, i64))>,
+}
+
+async fn glance(tx: &Tx) -> Result<Glance, Failure> {
+    let sql = "SELECT d.no, d.paused_since, c.count, c.last, (extract(epoch FROM clock_timestamp()) * 1000000)::int8
+         FROM destination d CROSS JOIN LATERAL (
+             SELECT count(*), coalesce(max(id), 0) AS last FROM change WHERE destination_no = d.no
+         ) c";
+    let mut glance = Glance { clock: Timestamp::EPOCH, of: HashMap::new() };
+    for row in tx.query(sql, &[]).await? {
+        glance.of.insert(row.try_get(0)?, (row.try_get(1)?, (row.try_get(2)?, row.try_get(3)?)));
+        glance.clock = Timestamp(row.try_get(4)?);
+    }
+    Ok(glance)
+}
+
+/// Replaces the configured destinations.
+pub(crate) async fn configure(
+    shared: &Shared,
+    destinations: Vec<DestinationSettings>,
+) -> Result<(), Failure> {
+    let register = async |tx: &Tx,
+                          settings: &DestinationSettings|
+           -> Result<(i32, Option<i64>), Failure> {
+        let name = settings.name.as_str();
+        let sql =
+            "INSERT INTO destination (name, environment) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+        tx.execute(sql, &[(&name, Type::TEXT), (&settings.environment, Type::TEXT)]).await?;
+        let sql = "SELECT no, paused_since FROM destination WHERE name = $1";
+        let row = tx.first(sql, &[(&name, Type::TEXT)]).await?.ok_or_else(damaged)?;
+        Ok((row.try_get(0)?, row.try_get(1)?))
+    };
+    let mut found = Vec::new();
+    for settings in destinations {
+        let (no, paused) = transact!(shared.pool, |tx, _attempt| register(&tx, &settings))?;
+        let _ = shared.recordings.of(&settings.name); // zeros are shown too
+        found.push((no, paused, settings));
+    }
+    {
+        let mut known = shared.known();
+        known.values_mut().for_each(|of| of.is_configured = false);
+        for (no, paused, settings) in &found {
+            let new = || Known {
+                no: *no,
+                settings: settings.clone(),
+                is_configured: true,
+                paused_since: paused.map(Timestamp),
+                lease: None,
+                claims: Claims::default(),
+                news: tokio::sync::watch::Sender::new(()),
+                turnover: HashMap::new(),
+                reassertions: Vec::new(),
+                held: Vec::new(),
+            };
+            let of = known.entry(settings.name.clone()).or_insert_with(new);
+            (of.no, of.settings, of.is_configured) = (*no, settings.clone(), true);
+        }
+    }
+    for (no, _, settings) in &found {
+        let Some(token) = shared.token(&settings.name) else { continue };
+        transact!(shared.pool, |tx, _attempt| async {
+            Lock::Exclusive.hold(&tx, *no).await?;
+            holds(&tx, *no, token).await?;
+            lease::follow_environment(shared, &tx, (&settings.name, *no), settings).await
+        })?;
+        shared.wake(&settings.name);
+    }
+    lease::keep(shared).await?;
+    guarding::look(shared).await
+}
+
+/// Waits for the tasks to end, and says goodbye to the database.
+pub(crate) async fn stop(shared: &Shared) {
+    let ended: &Notify = &shared.is_stopped;
+    let _ = timeout(LAST_WORDS, ended.notified()).await; // what is not committed by then was not answered either
+    if let Ok(Ok(())) = timeout(LAST_WORDS, lease::hand_over(shared)).await {
+        info!("the leases are handed over");
+    } else {
+        warn!("the leases could not be handed over: others take over once they have run out");
+    }
+    shared.pool.close();
+}

@@ -1,0 +1,164 @@
+//! Claims: who is told next, and that they may be in a call from now on.
+
+use std::collections::BTreeSet;
+
+use tokio_postgres::types::{ToSql, Type};
+
+use crate::ledger::member;
+use crate::ledger::picking::{Picked, Picking};
+use crate::ledger::postgres::changes;
+use crate::ledger::postgres::failure::Failure;
+use crate::ledger::postgres::locks::{Lock, holds};
+use crate::ledger::postgres::members::{Changes, Members};
+use crate::ledger::postgres::outbox::{Made, PAGE, SharedOutbox};
+use crate::ledger::postgres::places::Place;
+use crate::ledger::postgres::pool::Tx;
+use crate::ledger::postgres::rows::{COLUMNS, Stored, damaged, text};
+use crate::ledger::{Batch, Claim, ClaimedMember, DestinationSettings, Room};
+use crate::membership::{AudienceId, ContextKey};
+
+impl SharedOutbox {
+    pub(super) async fn make(
+        &self,
+        tx: &Tx,
+        attempt: u32,
+        claim: &Claim,
+        token: i64,
+    ) -> Result<Option<Made>, Failure> {
+        let (no, settings) = self.shared.destination(&self.name)?;
+        Lock::at(attempt).hold(tx, no).await?;
+        holds(tx, no, token).await?;
+        let claimed = match claim {
+            Claim::Longest { audience, room } => self.longest(tx, no, audience, *room).await?,
+            Claim::Again { route, context_key } => {
+                self.again(tx, (no, &settings), &route.audience, context_key).await?
+            }
+            Claim::Told { after } => self.told(tx, (no, &settings), after.as_ref()).await?,
+        };
+        let Some((place, members, changes)) = claimed else { return Ok(None) };
+        changes::write_any(&self.shared, tx, no, &changes).await?;
+        let keys: Vec<&[u8]> =
+            members.iter().map(|of| of.context_key.as_str().as_bytes()).collect();
+        let audience = place.route.audience.as_str().as_bytes();
+        let params: [(&(dyn ToSql + Sync), Type); 5] = [
+            (&no, Type::INT4),
+            (&token, Type::INT8),
+            (&place.no, Type::INT4),
+            (&audience, Type::BYTEA),
+            (&keys, Type::BYTEA_ARRAY),
+        ];
+        let sql =
+            "INSERT INTO call_out (destination_no, token, audience_no, audience_id, context_keys)
+             VALUES ($1, $2, $3, $4, $5) RETURNING id";
+        let row = tx.first(sql, &params).await?.ok_or_else(damaged)?;
+        let (place, route) = (place.no, place.route);
+        Ok(Some(Made { batch: Batch { route, members }, place, call: row.try_get(0)?, changes }))
+    }
+
+    async fn longest(
+        &self,
+        tx: &Tx,
+        no: i32,
+        audience: &AudienceId,
+        room: Room,
+    ) -> Result<Option<(Place, Vec<ClaimedMember>, Changes)>, Failure> {
+        let Some(place) = Place::one(tx, &self.name, no, audience).await? else { return Ok(None) };
+        let mut picking = Picking::new(room, &place.route);
+        // From the beginning each time: what commits later may stand before what was read.
+        let (mut since, mut key) = (i64::MIN, Vec::new());
+        let is_held = place.guard.is_held();
+        let sql = format!(
+            "SELECT p.since, {COLUMNS} FROM (SELECT since, context_key FROM pending
+                 WHERE audience_no = $1 AND (since, context_key) > ($2, $3) AND (passes_guard OR NOT $5) ORDER BY since, context_key LIMIT $4) p
+             JOIN member m ON m.audience_no = $1 AND m.context_key = p.context_key
+             ORDER BY p.since, p.context_key"
+        );
+        loop {
+            let params: [(&(dyn ToSql + Sync), Type); 5] = [
+                (&place.no, Type::INT4),
+                (&since, Type::INT8),
+                (&key, Type::BYTEA),
+                (&PAGE, Type::INT8),
+                (&is_held, Type::BOOL),
+            ];
+            let rows = tx.query(&sql, &params).await?;
+            let is_last = i64::try_from(rows.len()).is_ok_and(|rows| rows < PAGE);
+            let mut is_full = false;
+            for row in rows {
+                since = row.try_get(0)?;
+                let stored = Stored::of(&row, 1)?;
+                key = stored.context_key.as_str().as_bytes().to_vec();
+                if self.is_claimed(audience, &stored.context_key) {
+                    continue;
+                }
+                if picking.offer(&stored.context_key, &stored.member) == Picked::Enough {
+                    is_full = true;
+                    break;
+                }
+            }
+            if is_full || is_last {
+                break;
+            }
+        }
+        let members = picking.taken();
+        Ok((!members.is_empty()).then(|| (place, members, Changes::default())))
+    }
+
+    async fn again(
+        &self,
+        tx: &Tx,
+        (no, settings): (i32, &DestinationSettings),
+        audience: &AudienceId,
+        context_key: &ContextKey,
+    ) -> Result<Option<(Place, Vec<ClaimedMember>, Changes)>, Failure> {
+        if self.is_claimed(audience, context_key) {
+            return Ok(None);
+        }
+        let Some(place) = Place::one(tx, &self.name, no, audience).await? else { return Ok(None) };
+        let key = (place.no, context_key.clone());
+        let mut members = Members::default();
+        members.load(tx, BTreeSet::from([key.clone()])).await?;
+        let Some(before) = members.get(&key) else { return Ok(None) };
+        if place.guard.is_held() && !before.erase {
+            return Ok(None);
+        }
+        let next = member::reassert(before, &place.moment(&self.shared, settings));
+        members.put(&key, next);
+        let changes = members.flush(tx).await?;
+        let Some(after) = members.get(&key).filter(|of| of.pending_since.is_some()) else {
+            return Ok(None);
+        };
+        let (membership, version) = (after.membership, after.version);
+        let claimed = ClaimedMember { context_key: context_key.clone(), membership, version };
+        Ok(Some((place, vec![claimed], changes)))
+    }
+
+    async fn told(
+        &self,
+        tx: &Tx,
+        of: (i32, &DestinationSettings),
+        after: Option<&(AudienceId, ContextKey)>,
+    ) -> Result<Option<(Place, Vec<ClaimedMember>, Changes)>, Failure> {
+        let sql = "SELECT a.audience_id, m.context_key FROM audience a
+             CROSS JOIN LATERAL (SELECT context_key FROM member
+                 WHERE audience_no = a.no AND (a.audience_id, context_key) > ($2, $3)
+                     AND told_at IS NOT NULL AND pending_since IS NULL AND parked_at IS NULL
+                 ORDER BY context_key LIMIT 32) m
+             WHERE a.destination_no = $1 AND NOT a.is_erased AND NOT a.is_held AND a.acknowledged AND a.audience_id >= $2
+             ORDER BY a.audience_id, m.context_key LIMIT 32";
+        let (audience, key) = after.map_or((&b""[..], &b""[..]), |(audience, key)| {
+            (audience.as_str().as_bytes(), key.as_str().as_bytes())
+        });
+        let params: [(&(dyn ToSql + Sync), Type); 3] =
+            [(&of.0, Type::INT4), (&audience, Type::BYTEA), (&key, Type::BYTEA)];
+        for row in tx.query(sql, &params).await? {
+            let audience = text(row.try_get(0)?).and_then(|id| AudienceId::new(&id));
+            let key = text(row.try_get(1)?).and_then(|key| ContextKey::new(&key));
+            let (audience, key) = (audience.ok_or_else(damaged)?, key.ok_or_else(damaged)?);
+            if !self.is_claimed(&audience, &key) {
+                return self.again(tx, of, &audience, &key).await;
+            }
+        }
+        Ok(None)
+    }
+}

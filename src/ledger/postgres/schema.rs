@@ -1,0 +1,168 @@
+//! The tables, and how they come to be.
+//!
+//! Texts that outsiders choose are `bytea`: a context key may hold any character, also one that `text` does not take,
+//! and bytes are in the same order on every machine.
+
+use crate::ledger::postgres::failure::Failure;
+use crate::ledger::postgres::pool::Tx;
+
+/// The version of the tables that this program writes.
+pub(crate) const VERSION: i32 = 1;
+
+/// Locks the version of the tables for a transaction. Any number that nobody else in the database locks will do.
+const VERSION_LOCK: i64 = 0x636f_686f_7274_6400;
+
+/// Version 1.
+///
+/// A member's queue row is a row of its own, so that an update of a member touches no index: `member` has only the one
+/// of its key, and a small one for those whose key is not their user id. Counts are sums of what each transaction has
+/// changed, so that transactions do not wait for each other.
+const TABLES: &str = "
+CREATE TABLE cohortd (name text PRIMARY KEY, value bytea NOT NULL);
+CREATE TABLE destination (
+    no int4 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name text NOT NULL UNIQUE,
+    environment text NOT NULL,
+    paused_since int8
+);
+CREATE TABLE lease (
+    destination_no int4 PRIMARY KEY REFERENCES destination ON DELETE CASCADE,
+    owner text NOT NULL,
+    token int8 NOT NULL,
+    expires_at timestamptz NOT NULL
+);
+CREATE TABLE audience (
+    no int4 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    destination_no int4 NOT NULL REFERENCES destination ON DELETE CASCADE,
+    audience_id bytea NOT NULL,
+    audience_key bytea NOT NULL,
+    context_kind bytea NOT NULL,
+    acknowledged bool NOT NULL DEFAULT false,
+    told_counts_from int8 NOT NULL DEFAULT 0,
+    is_erased bool NOT NULL DEFAULT false,
+    members int8 NOT NULL DEFAULT 0,
+    included int8 NOT NULL DEFAULT 0,
+    pending int8 NOT NULL DEFAULT 0,
+    parked int8 NOT NULL DEFAULT 0,
+    snapshot_at int8 NOT NULL DEFAULT 0,
+    guard text,
+    is_held bool NOT NULL DEFAULT false,
+    walk text,
+    walk_rules int8[],
+    walk_since int8,
+    walk_after bytea,
+    walk_visited int8,
+    walk_expected int8
+);
+CREATE UNIQUE INDEX audience_by_id ON audience (destination_no, audience_id) WHERE NOT is_erased;
+CREATE TABLE member (
+    event_at int8 NOT NULL,
+    version int8 NOT NULL,
+    told_at int8,
+    pending_since int8,
+    parked_at int8,
+    refused_with int8,
+    audience_no int4 NOT NULL,
+    flags int4 NOT NULL,
+    revision int4 NOT NULL,
+    key_rule int8 NOT NULL,
+    person bytea,
+    context_key bytea NOT NULL,
+    PRIMARY KEY (audience_no, context_key)
+) WITH (fillfactor = 85);
+CREATE INDEX member_by_person ON member (person) WHERE person IS NOT NULL;
+CREATE TABLE pending (
+    audience_no int4 NOT NULL,
+    since int8 NOT NULL,
+    context_key bytea NOT NULL,
+    passes_guard bool NOT NULL,
+    PRIMARY KEY (audience_no, since, context_key)
+);
+CREATE INDEX pending_that_passes ON pending (audience_no, since) WHERE passes_guard;
+CREATE TABLE change (
+    id int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    destination_no int4 NOT NULL,
+    audience_no int4 NOT NULL,
+    members int8 NOT NULL,
+    included int8 NOT NULL,
+    pending int8 NOT NULL,
+    parked int8 NOT NULL,
+    arrival int8 NOT NULL
+);
+CREATE INDEX change_by_audience ON change (audience_no);
+CREATE INDEX change_by_destination ON change (destination_no, id);
+CREATE TABLE call_out (
+    id int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    destination_no int4 NOT NULL REFERENCES destination ON DELETE CASCADE,
+    token int8 NOT NULL,
+    audience_no int4 NOT NULL,
+    audience_id bytea NOT NULL,
+    context_keys bytea[] NOT NULL
+);
+CREATE TABLE reassertion (
+    audience_no int4 NOT NULL,
+    context_key bytea NOT NULL,
+    PRIMARY KEY (audience_no, context_key)
+);
+CREATE TABLE parked (
+    audience_no int4 NOT NULL,
+    context_key bytea NOT NULL,
+    parked_at int8 NOT NULL,
+    status int4 NOT NULL,
+    code bytea NOT NULL,
+    message bytea NOT NULL,
+    answer_id bytea NOT NULL,
+    PRIMARY KEY (audience_no, context_key)
+);
+CREATE INDEX parked_by_age ON parked (parked_at);
+CREATE TABLE rejected (
+    id int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    destination_no int4 NOT NULL REFERENCES destination ON DELETE CASCADE,
+    received_at int8 NOT NULL,
+    event_at int8 NOT NULL,
+    person bytea,
+    reason text NOT NULL,
+    detail text NOT NULL,
+    body bytea NOT NULL
+);
+CREATE INDEX rejected_by_destination ON rejected (destination_no, id);
+CREATE INDEX rejected_by_person ON rejected (person) WHERE person IS NOT NULL;
+CREATE TABLE message (
+    destination_no int4 NOT NULL REFERENCES destination ON DELETE CASCADE,
+    hash bytea NOT NULL,
+    seen_at int8 NOT NULL,
+    counts_at int8 NOT NULL,
+    PRIMARY KEY (destination_no, hash)
+);
+CREATE INDEX message_by_age ON message (seen_at);
+CREATE TABLE deleted (
+    destination_no int4 NOT NULL REFERENCES destination ON DELETE CASCADE,
+    person bytea NOT NULL,
+    at int8 NOT NULL,
+    arrival int8 NOT NULL,
+    PRIMARY KEY (destination_no, person)
+);
+INSERT INTO cohortd VALUES ('version', '\\x31'), ('arrival', '\\x30');
+INSERT INTO cohortd SELECT 'hash_key', decode(md5(gen_random_uuid()::text) || md5(gen_random_uuid()::text), 'hex');
+";
+
+/// Brings the tables to the version of this program; one process does it, and the others wait.
+pub(crate) async fn migrate(tx: &Tx) -> Result<(), Failure> {
+    tx.batch(&format!("SELECT pg_advisory_xact_lock({VERSION_LOCK})")).await?;
+    let there = tx.first("SELECT to_regclass('cohortd') IS NOT NULL", &[]).await?;
+    let is_there: bool = there.map_or(Ok(false), |row| row.try_get(0))?;
+    if !is_there {
+        return tx.batch(TABLES).await;
+    }
+    let stored = tx
+        .first("SELECT convert_from(value, 'UTF8')::int4 FROM cohortd WHERE name = 'version'", &[]);
+    let version: i32 = stored.await?.map_or(Ok(0), |row| row.try_get(0))?;
+    if version > VERSION + 1 {
+        return Err(Failure::Unavailable(format!(
+            "the tables of the ledger are of version {version}: this program knows {VERSION} and works with {} at \
+             most; start a newer one",
+            VERSION + 1
+        )));
+    }
+    Ok(())
+}
