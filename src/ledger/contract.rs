@@ -99,6 +99,7 @@ macro_rules! contract {
             guard::who_is_out_because_an_entry_has_expired_has_not_left,
             guard::ordinary_streams_are_not_held,
             guard::a_confirmed_snapshot_passes_and_is_not_taken_back,
+            guard::who_is_out_by_a_newer_snapshot_too_is_not_taken_back,
             operations::the_turnover_counts_changes_once_and_repeats_never,
             operations::the_counters_say_what_became_of_deltas,
             operations::parked_members_are_listed_with_launchdarklys_words_until_they_are_taken,

@@ -413,14 +413,15 @@ pub(crate) fn retract(before: &Member, moment: &Moment) -> Next {
 }
 
 /// An operator takes back an exit that an event brought since `since`, as a change at `at`: what happened later
-/// counts ([P2](crate::design::P2)).
+/// counts ([P2](crate::design::P2)), and so does a snapshot that is newer than the exit and has left it as it is.
 pub(crate) fn reenter(
     before: &Member,
     (since, at): (Timestamp, Timestamp),
     moment: &Moment,
 ) -> Next {
     let has_left = before.has_left && before.membership == Membership::Out && !before.erase;
-    if !has_left || before.version < since || before.version > at {
+    let is_confirmed = before.event_at < moment.snapshot_at;
+    if !has_left || is_confirmed || before.version < since || before.version > at {
         return Next::Same;
     }
     let mut after = before.clone();

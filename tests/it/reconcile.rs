@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Stdio;
 
-use cohortd::sandbox::{StandIn, View};
+use cohortd::sandbox::{Fault, StandIn, View};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rustix::process::Signal;
@@ -323,7 +323,7 @@ async fn broken_off_by_anybody_it_goes_on_where_it_was_and_delivery_goes_first()
     };
     let as_of: &'static str = as_of.leak();
     // Nothing is delivered, so what is recorded waits, and no more is recorded than may wait.
-    installation.types(Some(cohortd.admin), &["pause"]).done();
+    launchdarkly.script(|_| Fault::status(503));
     let begun = |cohortd: &Cohortd, file| {
         let mut line = installation.line(Some(cohortd.admin), &words(file, as_of));
         let keys = std::fs::File::open(installation.directory.path().join("keys"));
@@ -337,6 +337,9 @@ async fn broken_off_by_anybody_it_goes_on_where_it_was_and_delivery_goes_first()
     let child = begun(&cohortd, "-");
     let (_, total) = until_recorded(&cohortd, 5000).await;
     assert_eq!(total, MANY);
+    let dropped = installation.types(Some(cohortd.admin), &["drop", "aud_vip", "--yes"]);
+    assert_ne!(dropped.code, 0, "whoever is in the file would come back");
+    assert!(dropped.complaint.contains("a reconcile is under way"), "{}", dropped.complaint);
 
     // Ctrl-C, and then SIGTERM.
     let mut first = 0;
@@ -364,16 +367,33 @@ async fn broken_off_by_anybody_it_goes_on_where_it_was_and_delivery_goes_first()
     assert_eq!(code, Some(69), "{said}");
     assert!(said.contains("type the same again"), "{said}");
 
+    launchdarkly.behave();
     let cohortd = installation.start();
-    installation.types(Some(cohortd.admin), &["resume"]).done();
     installation.types(Some(cohortd.admin), &words("keys", as_of)).done();
     let line = cohortd.until_logged("operator: audience reconciled with a snapshot").await;
-    let last = (line["entered"].as_u64(), line["complete"].as_bool());
-    assert_eq!(last, (Some(MANY - first), Some(true)), "{line}");
+    let last = line["entered"].as_u64().expect("a number");
+    assert_eq!(line["complete"], true);
+    assert!((1..=MANY - first).contains(&last), "only what is left: {line}");
     until_members(&launchdarkly, &people).await;
     installation.drained().await;
     let calls = launchdarkly.calls().members;
     assert!(calls <= MANY + 2, "{calls} members were told of {MANY}");
+}
+
+async fn while_delivery_is_paused_all_of_a_file_is_recorded() {
+    let (launchdarkly, installation, cohortd) = running().await;
+    let people: BTreeSet<String> = (0..MANY).map(|number| format!("p{number:05}")).collect();
+    let keys: Vec<&str> = people.iter().map(String::as_str).collect();
+    installation.write("keys", &(keys.join("\n") + "\n"));
+    let as_of = iso(NOW_MS);
+    let line =
+        ["reconcile", "aud_vip", "--file", "keys", "--as-of", &as_of, "--audience-key", "vip"];
+    installation.types(Some(cohortd.admin), &["pause"]).done();
+    installation.types(Some(cohortd.admin), &line).done();
+    assert_eq!(audited(&cohortd, 1).await["entered"], MANY);
+    assert_eq!(launchdarkly.calls().taken, 0, "delivery is paused");
+    installation.types(Some(cohortd.admin), &["resume"]).done();
+    until_members(&launchdarkly, &people).await;
 }
 
 tests![
@@ -383,5 +403,6 @@ tests![
     what_is_older_than_the_file_and_arrives_after_it_has_lost,
     a_file_renews_entries_where_they_expire,
     broken_off_by_anybody_it_goes_on_where_it_was_and_delivery_goes_first,
+    while_delivery_is_paused_all_of_a_file_is_recorded,
     killed_at_any_point_and_typed_again_it_is_as_the_model,
 ];

@@ -159,6 +159,8 @@ async fn change(
     let answer: Answer<Done> = daemon.post(&of(name, &["guard", verb]), &Held { audience }).await?;
     Ok(if which.asking.json {
         json(&answer, out)
+    } else if answer.value.count == 0 {
+        writeln!(out, "{name}: nothing is held there, and nothing was done")
     } else {
         writeln!(out, "{name}: {} held audience(s) {words}", answer.value.count)
     })

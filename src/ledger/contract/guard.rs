@@ -355,6 +355,23 @@ fn tells_of(batch: &Batch) -> Vec<String> {
     batch.members.iter().map(|of| of.context_key.as_str().to_owned()).collect()
 }
 
+pub(crate) async fn who_is_out_by_a_newer_snapshot_too_is_not_taken_back<S: Subject>() {
+    let mut store = filled::<S>().await;
+    store.record(leave(0..11, 5)).await;
+    assert_eq!(held(&store).len(), 1);
+    // The file agrees with the exits, so that nobody is written who left.
+    let says = vec![delta("a", &person(19), true, 9)];
+    let of_snapshot = intake(&*store.operations(), &production(), says);
+    store.take_in(vec![Intake { origin: Origin::Snapshot, ..of_snapshot }]).await;
+    store.record(leave(11..13, 12)).await;
+    store.crash().await;
+    store.applied().await;
+    store.operations().discard_held(&production(), None).await.expect("there is space");
+    until_free(&store).await;
+    let expected: Vec<_> = (11..20).map(person).collect();
+    assert_eq!(included(&store), expected, "only those who left after the file are back");
+}
+
 pub(crate) async fn a_confirmed_snapshot_passes_and_is_not_taken_back<S: Subject>() {
     let store = filled::<S>().await;
     let of_snapshot = intake(&*store.operations(), &production(), leave(0..8, 2));

@@ -192,7 +192,7 @@ pub(super) async fn forget(
     responses(
         (status = 200, description = "How many audiences or destinations are affected", body = Done),
         (status = 409, description = "The destination is not configured, so its members cannot be \
-                                      retracted"),
+                                      retracted; or a snapshot is being applied"),
     )
 )]
 pub(super) async fn drop_rows(
@@ -202,6 +202,11 @@ pub(super) async fn drop_rows(
 ) -> Answer<Done> {
     let audience = audience_id(audience.as_ref())?;
     let shown = audience.as_ref().map(AudienceId::as_str);
+    if api.reconciling.is_taken(&name, shown) {
+        let detail = "a reconcile is under way: whoever its file says is in would come back; end it first, with \
+                      Ctrl-C where it runs or POST …/reconcile/stop, or wait until it is done";
+        return Err(Problem::new(StatusCode::CONFLICT, detail));
+    }
     let count = if retract {
         api.configured(&name)?;
         let count = api.ledger.retract(&name, audience.as_ref()).await?;

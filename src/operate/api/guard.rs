@@ -51,7 +51,9 @@ pub(super) async fn release(
     api.configured(&name)?;
     let audience = audience_id(audience.as_ref())?;
     let count = api.ledger.release_held(&name, audience.as_ref()).await?;
-    audit!(name, "guard released", audience = audience.as_ref().map(AudienceId::as_str));
+    if count > 0 {
+        audit!(name, "guard released", audience = audience.as_ref().map(AudienceId::as_str));
+    }
     Ok(Json(Done::of(count)))
 }
 
@@ -74,6 +76,8 @@ pub(super) async fn discard(
     api.configured(&name)?;
     let audience = audience_id(audience.as_ref())?;
     let count = api.ledger.discard_held(&name, audience.as_ref()).await?;
-    audit!(name, "exits discarded", audience = audience.as_ref().map(AudienceId::as_str));
+    if count > 0 {
+        audit!(name, "exits discarded", audience = audience.as_ref().map(AudienceId::as_str));
+    }
     Ok(Json(Done::of(count)))
 }

@@ -75,7 +75,7 @@ struct Applied<'a> {
 }
 
 impl Applied<'_> {
-    /// Ordinary delivery goes first.
+    /// Ordinary delivery goes first, where there is any.
     async fn wait_for_room(&self, outbox: &dyn Outbox) -> Result<(), Problem> {
         loop {
             let Target { destination, audience, .. } = self.target;
@@ -83,8 +83,9 @@ impl Applied<'_> {
             self.api.courses.reconciled(destination, audience, so_far, self.api.ledger.arrival());
             let backlog = outbox.backlog().await?;
             let own = backlog.iter().find(|of| of.audience == *audience);
-            if own.is_none_or(|of| of.waiting < AHEAD) {
-                return Ok(());
+            let has_room = own.is_none_or(|of| of.waiting < AHEAD);
+            if has_room || outbox.paused_since().is_some() {
+                return Ok(()); // while it is paused there is nothing to go behind
             }
             sleep(LOOK_EVERY).await;
         }

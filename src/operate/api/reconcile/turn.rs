@@ -46,6 +46,15 @@ impl Turn {
         Some(Taken { turn: self, stop, _permit: permit })
     }
 
+    /// Whether one of this audience (of any of the destination, if `None`) is under way.
+    pub fn is_taken(&self, destination: &DestinationName, audience: Option<&str>) -> bool {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        current.as_ref().is_some_and(|of| {
+            of.destination == *destination
+                && audience.is_none_or(|audience| of.audience == audience)
+        })
+    }
+
     /// Stops the reconciliation of this audience, and waits until it has ended; whether there was one.
     pub(super) async fn stop(&self, destination: &DestinationName, audience: &str) -> bool {
         let stop = {
