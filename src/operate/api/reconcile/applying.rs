@@ -100,7 +100,18 @@ impl Applied<'_> {
             rejected: Vec::new(),
             origin: Origin::Snapshot,
         };
-        let recorded = self.api.ledger.record(intake).await?;
+        // Whoever stops it while this waits for the disk does not stop this: it counts from here on.
+        let before = (self.done, self.enter, self.leave);
+        for finding in found {
+            self.done += u64::from(self.target.is_changed_by(finding));
+            self.enter += u64::from(matches!(finding, Finding::Enters(_)));
+            self.leave += u64::from(matches!(finding, Finding::Leaves(_)));
+        }
+        let recorded = self.api.ledger.record(intake).await;
+        if !recorded.as_ref().is_ok_and(|recorded| recorded.unrecorded().is_empty()) {
+            (self.done, self.enter, self.leave) = before;
+        }
+        let recorded = recorded?;
         if !recorded.kind_conflicts.is_empty() {
             let detail = "the audience has another context kind: give it with --context-kind";
             return Err(Problem::new(StatusCode::CONFLICT, detail));
@@ -108,11 +119,6 @@ impl Applied<'_> {
         if !recorded.without_place.is_empty() {
             let detail = "the destination has as many audiences as ledger.max_audiences allows";
             return Err(Problem::new(StatusCode::CONFLICT, detail));
-        }
-        for finding in found {
-            self.done += u64::from(self.target.is_changed_by(finding));
-            self.enter += u64::from(matches!(finding, Finding::Enters(_)));
-            self.leave += u64::from(matches!(finding, Finding::Leaves(_)));
         }
         Ok(())
     }
