@@ -52,7 +52,7 @@ mod operations;
 mod outbox;
 mod picking;
 mod pieces;
-#[cfg(test)]
+#[cfg(all(test, has_postgresql))]
 mod postgres;
 mod recorder;
 mod store;

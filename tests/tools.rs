@@ -8,6 +8,7 @@ fn main() {
     println!("cargo::rustc-check-cfg=cfg(has_postgresql)");
     println!("cargo::rerun-if-changed=tests/tools.rs");
     println!("cargo::rerun-if-env-changed=PATH");
+    println!("cargo::rerun-if-changed=/usr/lib/postgresql"); // also when it appears
     if let Some(programs) = programs() {
         println!("cargo::rerun-if-changed={}", programs.display());
         println!("cargo::rustc-cfg=has_postgresql");

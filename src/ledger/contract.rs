@@ -149,3 +149,17 @@ macro_rules! contract {
 }
 
 pub(crate) use contract;
+
+/// Whoever has no PostgreSQL reads what was left out.
+#[cfg(not(has_postgresql))]
+#[test]
+#[ignore = "PostgreSQL is not installed: apt-get install postgresql"]
+fn the_ledger_on_postgresql_keeps_it() {
+    unreachable!("it is compiled where PostgreSQL is missing, and nothing can be shown there");
+}
+
+#[test]
+fn it_is_kept_on_postgresql_where_every_test_is_demanded() {
+    let is_demanded = std::env::var_os("DEMAND_EVERY_TEST").is_some();
+    assert!(cfg!(has_postgresql) || !is_demanded, "PostgreSQL is not installed");
+}

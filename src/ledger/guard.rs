@@ -62,8 +62,14 @@ impl Changes {
     fn exceed(&self, limits: &GuardLimits) -> bool {
         let Self { members, peak, exits, entries, .. } = *self;
         let is_filling = members < limits.min_members;
-        // In a first fill, those who came count as members.
+        // In a first fill, those who came count as members, and whoever left and was followed by another has not
+        // made it smaller: where people come and go all the time, that is no damage.
         let of = if is_filling { peak } else { members };
+        let exits = if is_filling {
+            peak.saturating_sub((members + entries).saturating_sub(exits))
+        } else {
+            exits
+        };
         let is_over = |count: u64, percent: u64| {
             u128::from(count) * 100 > u128::from(of) * u128::from(percent)
         };

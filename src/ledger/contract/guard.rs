@@ -195,7 +195,13 @@ pub(crate) async fn a_request_is_judged_as_a_whole<S: Subject>() {
         }
         store.record(all).await;
         assert_eq!(held(&store), [], "ten of forty left");
-        store.record((0..11).map(|of| delta("a", &format!("m{of:02}"), false, 2)).collect()).await;
+        store.record((0..15).map(|of| delta("a", &format!("m{of:02}"), false, 2)).collect()).await;
+        assert_eq!(
+            held(&store),
+            [],
+            "fifteen of thirty: a first fill is judged by how much smaller it became"
+        );
+        store.record(vec![delta("a", "m15", false, 2)]).await;
         assert_eq!(held(&store).len(), 1);
         store.operations().release_held(&production(), None).await.expect("there is space");
         assert_eq!(store.drain(&production()).await.len(), 40);

@@ -1,6 +1,5 @@
 //! The shared ledger keeps the contract of every store, on a server that is started for it.
 
-#[cfg(has_postgresql)]
 mod replicas;
 mod server;
 
@@ -176,12 +175,4 @@ async fn everybody(tx: &pool::Tx, name: &DestinationName) -> Result<Vec<MemberVi
     Ok(views)
 }
 
-#[cfg(has_postgresql)]
 contract::contract!(Alone);
-
-/// Whoever demands every test is told that these cannot run.
-#[cfg(not(has_postgresql))]
-#[test]
-fn postgresql_is_there_where_every_test_is_demanded() {
-    assert!(std::env::var_os("DEMAND_EVERY_TEST").is_none(), "PostgreSQL is not installed");
-}

@@ -29,10 +29,7 @@ pub(super) struct Database {
 }
 
 /// Where the programs of PostgreSQL are.
-#[cfg(has_postgresql)]
 const PROGRAMS: &str = env!("POSTGRESQL_PROGRAMS");
-#[cfg(not(has_postgresql))]
-const PROGRAMS: &str = "";
 
 static OF_ALL: OnceLock<Server> = OnceLock::new();
 
