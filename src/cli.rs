@@ -45,7 +45,7 @@ use clap_complete::{Shell, generate};
 use rustix::fs::Mode;
 
 use crate::certificate;
-use crate::config::{Config, Destination, ReadFrom, Reading, Source, absolute};
+use crate::config::{Config, Destination, LedgerPlace, ReadFrom, Reading, Source, absolute};
 use crate::launchdarkly::wire::USER_AGENT;
 use crate::ledger::OpenError;
 use crate::operate::api::wire::instant;
@@ -314,7 +314,9 @@ fn run(file: Option<&Path>, fixed: std::io::Result<()>) -> Exit {
     };
     let _flushed = logging.lines.flush_at_end();
     say_what_was_read(&config, &from);
-    if let Some(refusal) = place::left_behind(&config.ledger.place) {
+    if let LedgerPlace::Directory(directory) = &config.ledger.place
+        && let Some(refusal) = place::left_behind(directory)
+    {
         tracing::error!("cohortd ends: {refusal}");
         return Exit::BadUsage;
     }
@@ -337,12 +339,17 @@ fn run(file: Option<&Path>, fixed: std::io::Result<()>) -> Exit {
 /// The first line of the log: which files and variables the configuration was read from.
 fn say_what_was_read(config: &Config, from: &ReadFrom) {
     let shown = |path: &Path| absolute(path).display().to_string();
+    let (directory, database) = match &config.ledger.place {
+        LedgerPlace::Directory(directory) => (Some(directory), None),
+        LedgerPlace::Database(address) => (None, Some(address)),
+    };
     let looked_for: Vec<String> = from.looked_for.iter().map(|path| shown(path)).collect();
     tracing::info!(
         file = from.file.as_deref().map(shown),
         looked_for = (!looked_for.is_empty()).then(|| looked_for.join(", ")),
         variables = (!from.variables.is_empty()).then(|| from.variables.join(", ")),
-        ledger.path = shown(&config.ledger.place.path),
+        ledger.path = directory.map(|of| shown(&of.path)),
+        ledger.database = database.map(ToString::to_string),
         version = env!("CARGO_PKG_VERSION"),
         "configuration read"
     );

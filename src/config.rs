@@ -43,7 +43,7 @@ pub use self::destination::Destination;
 pub use self::faults::{Fault, Faults};
 pub use self::fingerprint::Fingerprints;
 pub use self::launchdarkly::LaunchDarklySection;
-pub use self::ledger::{LedgerPlace, LedgerSection};
+pub use self::ledger::{LedgerDirectory, LedgerPlace, LedgerSection};
 pub use self::listeners::{Access, Admin, Listen};
 pub use self::log::{Log, LogFormat, Stop};
 pub use self::mapping::Expiries;

@@ -3,6 +3,8 @@
 //! # What always holds
 //! * A member is in at most one request in flight ([P3](crate::design::P3)): the ledger claims it for
 //!   one batch at a time.
+//! * A call is made only where the destination is this process's, as seen directly before, and given up when it may no more be
+//!   ([`Outbox::may_call`](crate::ledger::Outbox::may_call)).
 //! * A batch is settled, released or parked, never dropped: a member that was not taken stays pending
 //!   ([P4](crate::design::P4)).
 //! * One bad member, audience or destination delays no other ([P5](crate::design::P5)): audiences take

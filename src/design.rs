@@ -119,6 +119,9 @@ pub mod decisions {
     pub mod one_lease {
         #![doc = include_str!("design/decisions/one_lease.md")]
     }
+    pub mod rules_in_rust {
+        #![doc = include_str!("design/decisions/rules_in_rust.md")]
+    }
     pub mod license_texts {
         #![doc = include_str!("design/decisions/license_texts.md")]
     }

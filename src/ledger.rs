@@ -8,6 +8,7 @@
 //! * A delta is on stable storage when [`Recorder::record_all`] returns ([P1](crate::design::P1)).
 //! * The latest event time wins, whatever the order of arrival; a tie goes to the later arrival ([P2](crate::design::P2)).
 //! * A member is in at most one claimed batch ([P3](crate::design::P3)).
+//! * Where processes share a ledger, a batch that one claimed changes nothing once another owns the destination.
 //! * A pending member stays pending until [`Report::Settle`] or [`Report::Park`] reports the version that was
 //!   claimed.
 //!
@@ -29,10 +30,10 @@
 //! │   ├── members  opening               one member, wherever it is; from a directory to an open database
 //! │   ├── memtable  tables  wal          dirty members; rows; the log
 //! │   └── directory                      names, modes, owner, free space
-//! ├── postgres                           the store that replicas share: it keeps the contract, and cannot be chosen yet
+//! ├── postgres                           the store that replicas share: a database
 //! ├── recorder  outbox  operations       the sides: for receiving, for one destination's courier, for people
 //! ├── intake  batch  error  pieces       what goes in, what comes out, why not
-//! └── member  picking  deletion  guard  counts  counters  the rules, pure, shared by every store
+//! └── member  picking  deletion  guard  lease  counts  counters  the rules, pure, shared by every store
 //! ```
 
 mod batch;
@@ -45,6 +46,7 @@ mod embedded;
 mod error;
 mod guard;
 mod intake;
+pub(crate) mod lease;
 mod member;
 #[cfg(test)]
 pub(crate) mod memory;
@@ -52,28 +54,28 @@ mod operations;
 mod outbox;
 mod picking;
 mod pieces;
-#[cfg(all(test, has_postgresql))]
 mod postgres;
 mod recorder;
 mod store;
 
 pub use batch::{
-    Backlog, Batch, ClaimedMember, Measure, Members, ParkReason, Room, Route, Unheard,
+    Backlog, Batch, ClaimedMember, Measure, Members, ParkReason, Room, Route, SOLE_OWNER, Unheard,
 };
 pub use counters::Recordings;
 pub use embedded::{
     BackedUp, BackupError, ClockReset, DestinationSettings, EmbeddedLedger, ExportedMember,
     ExportedParking, OpenError, RenameError, Renamed, Retention, Seen, Settings, Sound, Writer,
-    WriterFailure, backup, backup_to, check, database, export, is_there, look, may_begin, rename,
-    reset_clock, restore, restore_from, still_around,
+    backup, backup_to, check, database, export, is_there, look, may_begin, rename, reset_clock,
+    restore, restore_from, still_around,
 };
-pub use error::LedgerError;
+pub use error::{LedgerError, Obstacle, WriterFailure};
 pub use guard::GuardLimits;
 pub use intake::{Intake, OrderedDeletion, Origin, Recorded, RejectedEvent, Unrecorded};
 pub use operations::{
     AudienceView, DestinationView, Fact, HeldAudience, MemberView, Operations, ParkedAfter,
-    ParkedView, RejectedView, Standing, Turnover, WalkView,
+    ParkedView, RejectedView, ReplicaView, Standing, Turnover, WalkView,
 };
 pub use outbox::{Claim, Outbox, Report};
+pub use postgres::{DatabaseAddress, DatabaseSettings, Replica, SharedSettings, look_at};
 pub use recorder::Recorder;
-pub use store::Store;
+pub use store::{Store, StoreError, StoreSettings, StoreWriter};

@@ -35,13 +35,17 @@ macro_rules! topic {
 }
 
 /// Every page, in the order in which they are listed.
-pub const TOPICS: [Topic; 10] = [
+pub const TOPICS: [Topic; 11] = [
     topic!(
         "configuration",
         "where settings come from, what each key means, secrets, routes, reloading"
     ),
     topic!("mapping", "how an event becomes a change of a segment, and why one is rejected"),
     topic!("deployment", "Docker, Docker Compose, Kubernetes, systemd, and what stands in front"),
+    topic!(
+        "replicas",
+        "several processes that share a ledger in PostgreSQL: set-up, failover, limits"
+    ),
     topic!(
         "operations",
         "states, answers, exit codes, commands, the API, backup, restore, upgrade"

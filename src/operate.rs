@@ -21,3 +21,4 @@ pub mod sources;
 pub mod status;
 pub mod telemetry;
 pub mod verdict;
+pub mod whole;

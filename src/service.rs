@@ -39,7 +39,7 @@ use crate::clock::{Clock, SystemClock, whole_millis};
 use crate::config::Config;
 use crate::current::Current;
 use crate::deliver;
-use crate::ledger::{Store, Writer};
+use crate::ledger::{Obstacle, Store, StoreWriter};
 use crate::membership::DestinationName;
 use crate::operate::access::Tokens;
 use crate::operate::actions::Environment;
@@ -51,6 +51,7 @@ use crate::operate::logging::{Lines, chain};
 use crate::operate::note;
 use crate::operate::sources::Sources;
 use crate::operate::telemetry;
+use crate::operate::whole;
 use crate::receive::tls::Certificates;
 use crate::receive::{self, Doors, PublicState, Readiness};
 
@@ -142,7 +143,8 @@ pub async fn run(config: Config, origin: Origin) -> Result<(), ServiceError> {
     let serving = async {
         let (began, clock): (_, Arc<dyn Clock>) = (Instant::now(), Arc::new(SystemClock));
         let listeners = Listeners::open(&config)?;
-        let waiting = || supervisor.ready_but("waiting for space on the disk of the ledger");
+        let waiting =
+            |obstacle: &Obstacle| supervisor.ready_but(&format!("waiting: {}", obstacle.words()));
         let ledger = waiting::for_ledger(&config, &listeners, &clock, waiting, &stop).await?;
         let Some(ledger) = ledger else { return Ok(()) };
         let lines = origin.logging.lines.clone();
@@ -175,11 +177,11 @@ pub async fn run(config: Config, origin: Origin) -> Result<(), ServiceError> {
 impl Service {
     /// Opens and spawns everything on the current runtime; both listeners accept connections when this
     /// returns. The configuration is never reloaded.
-    pub fn start(config: Config) -> Result<Self, ServiceError> {
+    pub async fn start(config: Config) -> Result<Self, ServiceError> {
         let (reloads, _) = Reloads::channel();
         let (began, clock): (_, Arc<dyn Clock>) = (Instant::now(), Arc::new(SystemClock));
         let listeners = Listeners::open(&config)?;
-        let ledger = Store::open(wiring::ledger_settings(&config), Arc::clone(&clock))?;
+        let ledger = Store::open(wiring::ledger_settings(&config), Arc::clone(&clock)).await?;
         let lines = Lines::default();
         Self::open(config, reloads, (began, clock), listeners, ledger, lines)
     }
@@ -189,7 +191,7 @@ impl Service {
         reloads: Reloads,
         (began, clock): (Instant, Arc<dyn Clock>),
         listeners: Listeners,
-        (ledger, writer): (Store, Writer),
+        (ledger, writer): (Store, StoreWriter),
         lines: Lines,
     ) -> Result<Self, ServiceError> {
         let open_files = raise_open_files();
@@ -300,7 +302,11 @@ impl Service {
             let mappings = wiring::mappings(&self.config, &of.name);
             self.received.of(&of.name).mappings_changed(mappings, self.clock.now());
         }
-        self.is_note_understood = note::take_up(&*self.ledger.operations(), &self.received);
+        self.is_note_understood = match &self.ledger {
+            Store::Embedded(ledger) => note::take_up(&**ledger, &self.received),
+            // The note is of any replica: whoever took it up would count what another has counted.
+            Store::Shared(_) => true,
+        };
         self.received.keep_doors(&reload::names_of_doors(&self.config));
     }
 
@@ -316,6 +322,13 @@ impl Service {
             logging.await;
             Ended::Refusals
         });
+        if matches!(self.ledger, Store::Shared(_)) {
+            let saying = whole::keep_saying(Arc::clone(&sources), self.stop_watching.clone());
+            self.spawn(Part::Watching, async move {
+                saying.await;
+                Ended::Saying
+            });
+        }
         let sampling = history.watch(sources, self.stop_watching.clone());
         self.spawn(Part::Watching, async move {
             sampling.await;

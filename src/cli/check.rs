@@ -16,9 +16,11 @@ use serde_json::json;
 use super::{Exit, complain, place, unreached};
 use crate::certificate;
 use crate::config::{
-    Config, Destination, Fault, Faults, ReadFrom, Reading, Route, SegmentSection, Source, absolute,
+    Config, Destination, Fault, Faults, LedgerDirectory, LedgerPlace, ReadFrom, Reading, Route,
+    SegmentSection, Source, absolute,
 };
 use crate::launchdarkly::{CredentialsCheck, Verdict};
+use crate::ledger::{self, DatabaseSettings};
 use crate::membership::DestinationName;
 use crate::operate::logging::chain;
 use crate::receive::tls::TlsFiles;
@@ -58,7 +60,7 @@ impl Check {
         for destination in config.destinations.iter().filter(|_| self.online) {
             online.push(probe(destination).await);
         }
-        let tried = Start::of(config);
+        let tried = Start::of(config, self.online).await;
         if self.json {
             print_json(config, from, &tried, &online, out)?;
         } else {
@@ -103,22 +105,34 @@ impl Tried {
 
 /// What a start would meet.
 struct Start {
-    path: String,
+    place: String,
     ledger: Tried,
     public: Tried,
     admin: Tried,
 }
 
 impl Start {
-    fn of(config: &Config) -> Self {
+    async fn of(config: &Config, online: bool) -> Self {
         let place = &config.ledger.place;
-        let (ledger, is_in_use) = match (place::left_behind(place), place::tried(&place.path)) {
-            (Some(words), _) => (Tried { words, exit: Exit::BadUsage }, false),
-            (None, Ok(tried)) => (Tried::good(tried.words), tried.is_in_use),
-            (None, Err(place::OfNoUse { words, exit })) => (Tried { words, exit }, false),
+        let (ledger, is_in_use) = match place {
+            LedgerPlace::Directory(directory) => of_directory(directory),
+            LedgerPlace::Database(_) if !online => {
+                (Tried::good("--online asks whether it can be used"), false)
+            }
+            LedgerPlace::Database(address) => {
+                let (connections, statement_timeout) = (1, config.ledger.statement_timeout);
+                let settings = DatabaseSettings {
+                    address: (**address).clone(),
+                    connections,
+                    statement_timeout,
+                };
+                let looked = ledger::look_at(settings).await;
+                let unusable = |words| Tried { words, exit: Exit::Unavailable };
+                (looked.map_or_else(unusable, Tried::good), false)
+            }
         };
         Self {
-            path: absolute(&place.path).display().to_string(),
+            place: place::shown(place),
             ledger,
             public: listener("listen.address", config.listen.address, is_in_use),
             admin: listener("admin.address", config.admin.address, is_in_use),
@@ -132,6 +146,15 @@ impl Start {
     /// As a start would end.
     fn exit(&self) -> Exit {
         self.all().map(|of| of.exit).find(|exit| *exit != Exit::Done).unwrap_or(Exit::Done)
+    }
+}
+
+/// What a start would meet in a directory, and whether a daemon has it.
+fn of_directory(place: &LedgerDirectory) -> (Tried, bool) {
+    match (place::left_behind(place), place::tried(&place.path)) {
+        (Some(words), _) => (Tried { words, exit: Exit::BadUsage }, false),
+        (None, Ok(tried)) => (Tried::good(tried.words), tried.is_in_use),
+        (None, Err(place::OfNoUse { words, exit })) => (Tried { words, exit }, false),
     }
 }
 
@@ -166,7 +189,7 @@ fn print(
     }
     let variables = from.variables.join(", ");
     writeln!(out, "variables: {}", if variables.is_empty() { "none" } else { &variables })?;
-    writeln!(out, "ledger: {}{}", start.path, start.ledger.shown())?;
+    writeln!(out, "ledger: {}{}", start.place, start.ledger.shown())?;
     let Config { listen, admin, .. } = config;
     listens("public", listen.address, listen.tls.as_ref(), &start.public, out)?;
     listens("admin", admin.address, admin.tls.as_ref(), &start.admin, out)?;
@@ -250,12 +273,12 @@ fn print_json(
     };
     // The configuration can be read, and a start would refuse it all the same.
     let refused = (start.exit() == Exit::BadUsage)
-        .then(|| json!({ "key": "ledger.path", "value": start.path, "problem": start.ledger.words, "variable": null }));
+        .then(|| json!({ "key": "ledger.path", "value": start.place, "problem": start.ledger.words, "variable": null }));
     let all = json!({
         "good": refused.is_none(),
         "read_from": read_from(from),
         "ledger": {
-            "path": start.path,
+            "path": start.place,
             "usable": start.ledger.is_good(),
             "words": start.ledger.words,
         },

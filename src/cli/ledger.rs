@@ -15,7 +15,8 @@ use super::{Exit, complain, instant, place};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{LedgerPlace, absolute};
 use crate::ledger::{
-    self, BackedUp, BackupError, ClockReset, ExportedMember, RenameError, Renamed, is_there,
+    self, BackedUp, BackupError, ClockReset, DatabaseAddress, ExportedMember, RenameError, Renamed,
+    is_there,
 };
 use crate::membership::{AudienceId, DestinationName, Timestamp};
 use crate::operate::logging::chain;
@@ -106,6 +107,10 @@ impl LedgerCommand {
                 return Ok(Exit::BadUsage);
             }
         };
+        let place = match place {
+            LedgerPlace::Directory(directory) => directory,
+            LedgerPlace::Database(address) => return Ok(self.on_database(&address)),
+        };
         if let Some(refusal) = place::left_behind(&place) {
             complain(&format!("cohortd ledger: {refusal}; the configuration was {from}"));
             return Ok(Exit::BadUsage);
@@ -122,6 +127,28 @@ impl LedgerCommand {
             }
         }
         Ok(exit)
+    }
+
+    /// What is there instead for a ledger that replicas share.
+    fn on_database(&self, address: &DatabaseAddress) -> Exit {
+        let (what, instead) = match &self.what {
+            What::Check => ("check", "its tables are checked by the database (pg_amcheck)"),
+            What::Backup { .. } => {
+                ("backup", "copy it with the database's own tools (pg_dump, pg_basebackup)")
+            }
+            What::Restore { .. } => {
+                ("restore", "restore it with the database's own tools, while no replica runs")
+            }
+            What::Export { .. } => {
+                ("export", "ask a replica (`cohortd member`, `cohortd audiences`)")
+            }
+            What::Rename { .. } => ("rename", "it cannot be renamed there"),
+            What::ResetClock => ("reset-clock", "its clock is that of the database"),
+        };
+        complain(&format!(
+            "cohortd ledger {what}: the ledger is in a database ({address}): {instead}"
+        ));
+        Exit::BadUsage
     }
 
     fn on(&self, directory: &Path, out: &mut impl Write) -> Result<Exit> {

@@ -5,13 +5,13 @@ use std::path::Path;
 use rustix::fs::{Access, access};
 
 use super::Exit;
-use crate::config::{LedgerPlace, absolute, quoted};
+use crate::config::{LedgerDirectory, LedgerPlace, absolute, quoted};
 use crate::ledger::{self, OpenError, Seen};
 use crate::operate::logging::chain;
 
 /// Why a start is refused: there is a ledger where a relative path used to lead, and none where it leads
 /// now. Starting would create an empty ledger.
-pub(super) fn left_behind(place: &LedgerPlace) -> Option<String> {
+pub(super) fn left_behind(place: &LedgerDirectory) -> Option<String> {
     let once = place.once.as_deref().filter(|once| ledger::is_there(once))?;
     if ledger::is_there(&place.path) {
         return None;
@@ -27,6 +27,14 @@ pub(super) fn left_behind(place: &LedgerPlace) -> Option<String> {
         quoted(&old),
         new.display()
     ))
+}
+
+/// Where the ledger is, for people: no user, no password.
+pub(super) fn shown(place: &LedgerPlace) -> String {
+    match place {
+        LedgerPlace::Directory(directory) => absolute(&directory.path).display().to_string(),
+        LedgerPlace::Database(address) => address.to_string(),
+    }
 }
 
 /// What is there.
@@ -291,8 +299,9 @@ mod tests {
         for name in ["old", "new"] {
             std::fs::create_dir(at(name)).expect("it is ours");
         }
-        let told =
-            |once: Option<&str>| left_behind(&LedgerPlace { path: at("new"), once: once.map(at) });
+        let told = |once: Option<&str>| {
+            left_behind(&LedgerDirectory { path: at("new"), once: once.map(at) })
+        };
         assert_eq!(told(Some("old")), None, "there is none");
         std::fs::write(at("old/ledger.db"), "").expect("it is ours");
         assert_eq!(told(None), None);

@@ -17,7 +17,9 @@ use crate::clock::{Clock, SystemClock};
 use crate::operate::api::wire::Nothing;
 use crate::operate::configuration::ConfigurationStatus;
 use crate::operate::entries::Entry;
-use crate::operate::status::{ClockStatus, DestinationStatus, LastError, Status, Unconfigured};
+use crate::operate::status::{
+    ClockStatus, DestinationStatus, LastError, ReplicaStatus, Status, Unconfigured,
+};
 use crate::operate::verdict::{Concern, ConcernKind, DestinationState};
 
 /// Moves to the top left and clears the screen.
@@ -126,6 +128,9 @@ impl StatusCommand {
             "last event",
         ];
         table(out, heading, &rows)?;
+        if !status.replicas.is_empty() {
+            print_replicas(status, out)?;
+        }
         if let Some(ClockStatus { ahead_ms, why }) = &status.clock {
             writeln!(out, "\nTHE CLOCK IS WRONG, by {} s: {why}", ahead_ms / 1000)?;
         }
@@ -168,6 +173,29 @@ impl StatusCommand {
             or_dash(of.last_event_at.as_deref()),
         ]
     }
+}
+
+/// Who shares the ledger, and what is wrong with them as a whole.
+fn print_replicas(status: &Status, out: &mut impl Write) -> Result<()> {
+    let row = |of: &ReplicaStatus| {
+        let delivers = if of.delivers.is_empty() { "-".to_owned() } else { of.delivers.join(", ") };
+        let this = if of.answers { " (answers)" } else { "" };
+        [
+            format!("{}{this}", of.name),
+            of.version.clone(),
+            of.configuration.clone(),
+            or_dash(Some(&of.started_at)),
+            format!("{:.1} s ago", Duration::from_millis(of.silent_ms).as_secs_f64()),
+            delivers,
+        ]
+    };
+    let rows: Vec<[String; 6]> = status.replicas.iter().map(row).collect();
+    writeln!(out)?;
+    table(out, ["replica", "version", "configuration", "since", "heard of", "delivers"], &rows)?;
+    status
+        .replicas_differ
+        .iter()
+        .try_for_each(|what| writeln!(out, "\nTHE REPLICAS NEED ATTENTION: {what}"))
 }
 
 async fn ask(daemon: &Daemon) -> std::result::Result<Answer<Status>, Silent> {

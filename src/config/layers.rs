@@ -51,8 +51,7 @@ pub(super) fn merge(
     report: &Report,
     salvage: Option<&str>,
 ) -> Merged {
-    let mut layers =
-        config::Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
+    let mut layers = config::Config::builder();
     let (mut complete, mut salvaged) = (true, false);
     report.reads(source);
     if let Some(path) = source.file() {
@@ -72,7 +71,7 @@ pub(super) fn merge(
     layers = layers.add_source(
         Environment::default().separator("__").source(Some(variables(environment, report))),
     );
-    match layers.build() {
+    match layers.build().and_then(on_defaults) {
         Ok(config::Config { cache: Value { kind: ValueKind::Table(tree), .. }, .. }) => {
             Merged { tree, complete, salvaged }
         }
@@ -82,6 +81,21 @@ pub(super) fn merge(
             Merged { tree: Map::new(), complete: false, salvaged: false }
         }
     }
+}
+
+/// What is set, on top of the embedded defaults.
+fn on_defaults(set: config::Config) -> Result<config::Config, config::ConfigError> {
+    let mut defaults =
+        config::Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml)).build()?;
+    let is_shared =
+        ["ledger.url", "ledger.url_file"].iter().any(|key| set.get::<Value>(key).is_ok());
+    if is_shared && let ValueKind::Table(tree) = &mut defaults.cache.kind {
+        // A ledger in a database has no directory, unless somebody says so, which is a fault.
+        if let Some(ValueKind::Table(ledger)) = tree.get_mut("ledger").map(|of| &mut of.kind) {
+            ledger.remove("path");
+        }
+    }
+    config::Config::builder().add_source(defaults).add_source(set).build()
 }
 
 /// The parsed file. Errors: the text of the file if it is not valid TOML, or an empty text if it cannot be

@@ -26,7 +26,20 @@ const MADE_UP: &str = "has fewer than 16 characters and can be guessed; `openssl
 const GIVEN: &str = "has fewer than 16 characters; LaunchDarkly's have more: is it complete?";
 
 /// Reads a required secret that LaunchDarkly has issued.
-pub(super) fn one(section: &mut Section<'_>, (key, file_key): SecretKey) -> Option<Secret> {
+pub(super) fn one(section: &mut Section<'_>, keys: SecretKey) -> Option<Secret> {
+    let (text, key) = set(section, keys)?;
+    tell_oddities(section, key, "", &text, GIVEN);
+    Some(Secret::new(trimmed(&text)))
+}
+
+/// Reads a required text that holds a secret among other things; beside it, the key that it was read from.
+pub(super) fn text(section: &mut Section<'_>, keys: SecretKey) -> Option<(String, &'static str)> {
+    let (text, key) = set(section, keys)?;
+    Some((trimmed(&text).to_owned(), key))
+}
+
+/// The text of a required secret, and the key that it was read from.
+fn set(section: &mut Section<'_>, (key, file_key): SecretKey) -> Option<(String, &'static str)> {
     section.know([key, file_key]);
     let (text, key) = match (section.has(key), section.has(file_key)) {
         (false, false) => {
@@ -46,14 +59,12 @@ pub(super) fn one(section: &mut Section<'_>, (key, file_key): SecretKey) -> Opti
             (text.trim_end_matches(['\r', '\n']).to_owned(), file_key)
         }
     };
-    let meant = trimmed(&text);
-    if meant.is_empty() {
+    if trimmed(&text).is_empty() {
         let problem = if key == file_key { "names an empty file" } else { "is empty" };
         section.fault(key, None, problem);
         return None;
     }
-    tell_oddities(section, key, "", &text, GIVEN);
-    Some(Secret::new(meant))
+    Some((text, key))
 }
 
 /// Reads a list of secrets that the operator chose; empty if it is not set, `None` if it is faulty.

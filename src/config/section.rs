@@ -45,6 +45,12 @@ impl<'a> Section<'a> {
         self.values.contains_key(key)
     }
 
+    /// Whether the key is set to an empty text.
+    pub(super) fn is_blank(&self, key: &str) -> bool {
+        let value = self.values.get(key).map(|value| &value.kind);
+        matches!(value, Some(ValueKind::String(text)) if text.is_empty())
+    }
+
     /// Whether an environment variable sets the key.
     pub(super) fn is_of_the_environment(&self, key: &str) -> bool {
         self.values.get(key).is_some_and(|value| value.origin() == Some(ENVIRONMENT))

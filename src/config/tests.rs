@@ -143,7 +143,10 @@ fn the_environment_alone_is_enough_and_the_defaults_are_the_documented_ones() {
     assert_eq!((listen.limits.header_limit_bytes, &listen.tls), (32 << 10, &None));
     assert_eq!(config.admin.address.to_string(), "127.0.0.1:8081");
     assert_eq!(config.admin.tokens, []);
-    assert_eq!(config.ledger.place.path, Path::new("data/ledger"));
+    let LedgerPlace::Directory(directory) = &config.ledger.place else {
+        panic!("the default is a directory")
+    };
+    assert_eq!(directory.path, Path::new("data/ledger"));
     assert_eq!((config.ledger.cache_mib, config.ledger.tombstone_ttl), (48, s(604_800)));
     let (day, ledger) = (s(86_400), &config.ledger);
     assert_eq!(
@@ -328,6 +331,21 @@ fn two_destinations_on_one_environment_are_a_fault_however_its_url_is_written() 
     ] {
         load_toml(&format!("{first}{other}")).expect("these are two environments");
     }
+}
+
+#[test]
+fn a_ledger_is_in_a_directory_or_in_a_database() {
+    let url = ("COHORTD_LEDGER__URL", "postgres://u@%2Frun%2Fpostgresql/ledger");
+    let shared = |changes: &[(&str, &str)]| match load(changes).expect("it is good").ledger.place {
+        LedgerPlace::Database(address) => address.to_string(),
+        LedgerPlace::Directory(directory) => panic!("{directory:?}"),
+    };
+    let socket = "PostgreSQL at /run/postgresql/.s.PGSQL.5432, database ledger";
+    assert_eq!(shared(&[url]), socket);
+    // as where an image names a directory
+    assert_eq!(shared(&[url, ("COHORTD_LEDGER__PATH", "")]), socket);
+    let text = faults(load(&[url, ("COHORTD_LEDGER__PATH", "/ledger")]));
+    assert!(text.contains("ledger.path   is set, and so is a database (url)"), "{text}");
 }
 
 #[test]

@@ -136,6 +136,11 @@ impl Delivered {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A call was not made, or given up.
+    pub(super) fn came_back(&self) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// A call with this many members ended at `now`; `words` is what may be shown of its answer.
     pub(super) fn answered(
         &self,

@@ -21,7 +21,7 @@ use super::words::Words;
 use crate::clock::{Clock, Seldom, whole_millis};
 use crate::launchdarkly::wire::{body_bytes, encode, member_bytes, text_bytes};
 use crate::launchdarkly::{Answer, Api, Outcome};
-use crate::ledger::{Backlog, Batch, Claim, LedgerError, Measure, Outbox, Report, Room};
+use crate::ledger::{Backlog, Batch, Claim, LedgerError, Measure, Outbox, Report, Room, Unheard};
 use crate::membership::{AudienceId, DestinationName};
 use crate::panics;
 
@@ -91,8 +91,18 @@ struct Flown {
     /// The client that made the call: a change may have replaced it since.
     launchdarkly: Arc<dyn Api>,
     batch: Batch,
-    answer: Answer,
+    end: End,
     took: Duration,
+}
+
+/// How a request has ended.
+#[derive(Debug)]
+enum End {
+    Answered(Box<Answer>),
+    /// It was not made: another process may own the destination.
+    Unsent,
+    /// It was given up, for the same reason: it may still be applied.
+    GivenUp,
 }
 
 impl Courier {
@@ -159,7 +169,13 @@ impl Courier {
                 self.change(change);
             }
             news.mark_unchanged();
-            let backlog = self.outbox.backlog().await?;
+            let backlog = match self.outbox.backlog().await {
+                Err(LedgerError::Unavailable(cause)) => {
+                    self.wait_for_the_ledger(&cause, &stop).await;
+                    continue;
+                }
+                backlog => backlog?,
+            };
             let is_paused = self.outbox.paused_since().is_some();
             self.show_wellness(is_paused, &backlog);
             self.forget_those_without(&backlog);
@@ -208,17 +224,7 @@ impl Courier {
             };
             let batch = match batch {
                 Err(LedgerError::Unavailable(cause)) => {
-                    if self.no_claims.is_due() {
-                        warn!(
-                            destination.name = %self.destination,
-                            cause,
-                            "no batch can be claimed from the ledger"
-                        );
-                    }
-                    tokio::select! { // nothing was claimed, so nothing is lost
-                        () = stop.cancelled() => {}
-                        () = tokio::time::sleep(LEDGER_PAUSE) => {}
-                    }
+                    self.wait_for_the_ledger(&cause, &stop).await;
                     None
                 }
                 batch => batch?,
@@ -235,6 +241,21 @@ impl Courier {
             self.report(kept).await?;
         }
         Ok(())
+    }
+
+    /// Nothing can be claimed for now: a pause.
+    async fn wait_for_the_ledger(&mut self, cause: &str, stop: &CancellationToken) {
+        if self.no_claims.is_due() {
+            warn!(
+                destination.name = %self.destination,
+                cause,
+                "no batch can be claimed from the ledger"
+            );
+        }
+        tokio::select! { // nothing was claimed, so nothing is lost
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(LEDGER_PAUSE) => {}
+        }
     }
 
     fn change(&mut self, Change { launchdarkly, policy }: Change) {
@@ -269,34 +290,51 @@ impl Courier {
             &batch.route.audience_key.segment_name(),
             members,
         );
+        let outbox = Arc::clone(&self.outbox);
         self.flights.spawn(async move {
             let began = Instant::now();
-            let answer = launchdarkly.send(&batch.route.audience, body).await;
-            Flown { launchdarkly, batch, answer, took: began.elapsed() }
+            // As late as can be: nothing of ours stands between this look and the write.
+            let end = if outbox.may_call(&batch) {
+                tokio::select! {
+                    biased; // what was answered is known, even if the time is over as well
+                    answer = launchdarkly.send(&batch.route.audience, body) => {
+                        End::Answered(answer.into())
+                    }
+                    () = outbox.until_over(&batch) => End::GivenUp,
+                }
+            } else {
+                End::Unsent
+            };
+            Flown { launchdarkly, batch, end, took: began.elapsed() }
         });
     }
 
     async fn land(&mut self, flown: Flown) -> Result<(), CourierError> {
-        let Flown { batch, answer, .. } = &flown;
+        let Flown { launchdarkly, batch, end, took } = flown;
+        let answer = match end {
+            End::Answered(answer) => *answer,
+            End::Unsent => return self.came_back(batch, Unheard::Unsent).await,
+            End::GivenUp => return self.came_back(batch, Unheard::Perhaps).await,
+        };
         let sent = batch.members.iter().map(|member| &member.context_key);
         let words = Words::of(&answer.outcome, sent);
-        self.log(&flown, &words);
+        self.log((&batch, &answer, took), &words);
         let now = Now {
             instant: Instant::now(),
             wall: self.clock.now(),
-            took: flown.took,
+            took,
             draw: self.chance.random(),
         };
         let members = batch.members.len();
-        self.counters.answered(answer, &words, members, flown.took, now.wall);
+        self.counters.answered(&answer, &words, members, took, now.wall);
         let (audience, outcome) = (batch.route.audience.clone(), answer.outcome.clone());
         let status = answer.status;
-        let is_of_before = !Arc::ptr_eq(&flown.launchdarkly, &self.launchdarkly);
-        let reports = if is_of_before && flown.answer.outcome.is_of_the_destination() {
-            self.dispatch.refused_before_change(flown.batch)
+        let is_of_before = !Arc::ptr_eq(&launchdarkly, &self.launchdarkly);
+        let reports = if is_of_before && answer.outcome.is_of_the_destination() {
+            self.dispatch.came_back(batch, Unheard::No)
         } else {
             let was_suspected = self.dispatch.suspects();
-            let reports = self.dispatch.answered(flown.batch, flown.answer, now);
+            let reports = self.dispatch.answered(batch, answer, now);
             self.show_suspicion(was_suspected);
             self.note(&audience, (&outcome, status, &words), now);
             reports
@@ -304,6 +342,20 @@ impl Courier {
         self.report(reports).await?;
         self.show_standing();
         Ok(())
+    }
+
+    /// A batch was not sent, or its call was given up, because the destination may be another process's.
+    async fn came_back(&mut self, batch: Batch, unheard: Unheard) -> Result<(), CourierError> {
+        debug!(
+            destination.name = %self.destination,
+            audience.id = batch.route.audience.as_str(),
+            members = batch.members.len(),
+            ?unheard,
+            "not delivered: another process may own the destination"
+        );
+        self.counters.came_back();
+        let reports = self.dispatch.came_back(batch, unheard);
+        self.report(reports).await
     }
 
     /// Records the failure of an audience, or its end, for the status and the log.
@@ -383,13 +435,13 @@ impl Courier {
         Ok(())
     }
 
-    fn log(&mut self, flown: &Flown, words: &Words) {
-        let members = flown.batch.members.len();
-        let audience = flown.batch.route.audience.as_str();
+    fn log(&mut self, (batch, answer, took): (&Batch, &Answer, Duration), words: &Words) {
+        let members = batch.members.len();
+        let audience = batch.route.audience.as_str();
         let destination = self.destination.as_str();
-        let duration_ms = whole_millis(flown.took);
-        let status = flown.answer.status;
-        match &flown.answer.outcome {
+        let duration_ms = whole_millis(took);
+        let status = answer.status;
+        match &answer.outcome {
             Outcome::Taken => info!(
                 destination.name = destination,
                 audience.id = audience,

@@ -244,15 +244,16 @@ impl Dispatch {
         self.audiences.retain(|_, state| state.matters());
     }
 
-    /// A call made before the last change was refused for a reason that the change may have removed.
-    pub fn refused_before_change(&mut self, batch: Batch) -> Vec<Report> {
+    /// A batch comes back without an answer that says anything: it was not sent, the call was given up because the
+    /// destination may be another process's, or it was refused for a reason that a change may have removed since.
+    pub fn came_back(&mut self, batch: Batch, unheard: Unheard) -> Vec<Report> {
         self.in_flight -= 1;
         self.audiences.entry(batch.route.audience.clone()).or_default().in_flight -= 1;
         self.audiences.retain(|_, state| state.matters());
         if let Some(hold) = &mut self.hold {
             hold.is_answered();
         }
-        vec![Report::Release(batch, Unheard::No)]
+        vec![Report::Release(batch, unheard)]
     }
 
     /// The courier stops: returns the reports that give back all it keeps. Parts and suspects are

@@ -68,7 +68,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::ledger::{ClaimedMember, Route};
+    use crate::ledger::{ClaimedMember, Route, SOLE_OWNER};
     use crate::membership::{
         AudienceId, AudienceKey, ContextKey, ContextKind, DestinationName, Membership, Timestamp,
     };
@@ -85,7 +85,7 @@ mod tests {
             membership: Membership::In,
             version: Timestamp(1),
         };
-        Batch { route: Arc::new(route), members: vec![member] }
+        Batch { route: Arc::new(route), members: vec![member], token: SOLE_OWNER }
     }
 
     #[test]
@@ -137,9 +137,9 @@ mod tests {
     #[test]
     fn a_member_is_told_from_its_namesake_in_another_audience() {
         let elsewhere = |number: usize| {
-            let Batch { route, members } = alone(number);
+            let batch = alone(number);
             let audience = AudienceId::new("aud_2").expect("not empty");
-            Batch { route: Arc::new(Route { audience, ..(*route).clone() }), members }
+            Batch { route: Arc::new(Route { audience, ..(*batch.route).clone() }), ..batch }
         };
         let mut guard = Guard::new();
         for number in 0..4 {

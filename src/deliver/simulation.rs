@@ -5,6 +5,7 @@
 //! parked.
 
 mod model;
+mod replicas;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
@@ -65,7 +66,14 @@ struct Run {
 }
 
 impl Run {
-    fn start(mut chance: StdRng, faulty: f64, limited: bool) -> Self {
+    fn start(chance: StdRng, faulty: f64, limited: bool) -> Self {
+        let mut run = Self::silent(chance, faulty, limited);
+        run.deliver();
+        run
+    }
+
+    /// One that nobody delivers in yet.
+    fn silent(mut chance: StdRng, faulty: f64, limited: bool) -> Self {
         let clock = ManualClock::at(START);
         let max_batch = chance.random_range(1..=20);
         let policy = Policy {
@@ -82,8 +90,8 @@ impl Run {
             segments: BTreeMap::new(),
             refused: BTreeSet::new(),
             spell: None,
-            in_flight: BTreeSet::new(),
-            life: 0,
+            in_flight: BTreeMap::new(),
+            overlaps: 0,
             limit: limited.then(|| chance.random_range(5..60)),
             window: 0,
             used: 0,
@@ -98,7 +106,7 @@ impl Run {
             state: Arc::new(Mutex::new(inside)),
         });
         let ledger = MemoryLedger::new(Arc::new(clock.clone()), BOUNDS, destinations());
-        let mut run = Self {
+        Self {
             model,
             ledger,
             clock,
@@ -108,9 +116,7 @@ impl Run {
             stop: CancellationToken::new(),
             courier: tokio::spawn(async {}),
             changes: mpsc::unbounded_channel().0,
-        };
-        run.deliver();
-        run
+        }
     }
 
     /// Starts a new courier, as after a restart of the process.
@@ -188,7 +194,6 @@ impl Run {
     fn kill(&mut self) {
         self.courier.abort();
         let mut state = self.model.state.lock().expect("no run panics with it");
-        state.life += 1;
         state.in_flight.clear();
         drop(state);
         self.ledger = self.ledger.restarted(BOUNDS, destinations());

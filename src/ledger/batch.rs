@@ -40,7 +40,12 @@ pub struct Batch {
     pub route: Arc<Route>,
     /// Never empty, and free of duplicates.
     pub members: Vec<ClaimedMember>,
+    /// The fencing token of the lease under which it was claimed; [`SOLE_OWNER`] where one process owns everything.
+    pub token: i64,
 }
+
+/// The token of batches where no other process could own the destination.
+pub const SOLE_OWNER: i64 = 0;
 
 /// Upper bounds of one batch.
 #[derive(Clone, Copy, Debug)]
@@ -81,8 +86,10 @@ pub struct Backlog {
 /// Whether a released batch may still be applied by LaunchDarkly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unheard {
-    /// No: the call was answered, or never sent.
+    /// No: the call was answered.
     No,
+    /// No: there was no call.
+    Unsent,
     /// Perhaps: the call ended without an answer. Its members are told once more later.
     Perhaps,
     /// No, the call was answered; its members go to the end of the queue.

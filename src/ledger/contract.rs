@@ -45,6 +45,7 @@ macro_rules! contract {
     ($subject:ty) => {
         $crate::ledger::contract::contract! { $subject:
             claims::a_member_is_in_one_batch_at_a_time_and_the_longest_pending_goes_first,
+            claims::a_call_may_be_made_and_finished_as_long_as_nobody_else_owns_the_destination,
             claims::what_was_parked_travels_alone_until_it_is_taken,
             claims::the_halves_of_a_refused_batch_stay_apart_across_a_kill_until_they_are_taken,
             claims::a_request_is_one_whole_and_its_later_item_wins_a_tie,

@@ -41,7 +41,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
 use super::pieces::{self, Piece};
-use super::{Intake, LedgerError, Outbox, Recorded, Recorder};
+use super::{Intake, LedgerError, Obstacle, Outbox, Recorded, Recorder};
 use crate::clock::Clock;
 use crate::counting::{Histogram, PerDestination};
 use crate::membership::{DestinationName, Timestamp};
@@ -54,7 +54,6 @@ pub use at_rest::reset_clock::{ClockReset, reset_clock};
 pub use at_rest::restore::{restore, restore_from};
 pub use commit::writer::Writer;
 pub use directory::names::database;
-pub use failure::WriterFailure;
 pub use opening::interrupted::is_there;
 pub use opening::look::{Seen, look};
 pub use opening::moved::still_around;
@@ -282,8 +281,8 @@ impl Recorder for EmbeddedLedger {
         Ok(all)
     }
 
-    fn takes_writes(&self) -> bool {
-        !self.shared.has_no_space.load(Ordering::Relaxed)
+    fn obstacle(&self) -> Option<Obstacle> {
+        self.shared.has_no_space.load(Ordering::Relaxed).then_some(Obstacle::NoSpace)
     }
 
     fn has_failed(&self) -> bool {

@@ -1,4 +1,4 @@
-//! Why a call of the ledger failed.
+//! How the ledger fails.
 
 use crate::membership::{AudienceId, DestinationName};
 
@@ -21,4 +21,47 @@ pub enum LedgerError {
     /// The ledger is closed, closing, or has failed.
     #[error("the ledger is closed")]
     Closed,
+}
+
+/// Why nothing can be recorded now. It passes by itself once its cause is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// The disk of the ledger has no space.
+    NoSpace,
+    /// The database cannot be used: why, and what to do.
+    Database(String),
+}
+
+impl Obstacle {
+    /// What it is, for anybody who asks: without names of hosts.
+    #[must_use]
+    pub fn words(&self) -> &'static str {
+        match self {
+            Self::NoSpace => "the disk of the ledger has no space",
+            Self::Database(_) => "the database of the ledger cannot be used",
+        }
+    }
+}
+
+/// Why what writes to the ledger ended by itself. The daemon must end too: what is stored is now unknown.
+#[derive(Debug, thiserror::Error)]
+#[error("the ledger failed while {doing}")]
+pub struct WriterFailure {
+    doing: &'static str,
+    #[source]
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl WriterFailure {
+    pub(crate) fn new(
+        doing: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self { doing, source: source.into() }
+    }
+
+    /// The error of the ledger that is its cause, if there is one.
+    pub(crate) fn cause(&self) -> Option<&LedgerError> {
+        self.source.downcast_ref()
+    }
 }

@@ -1,7 +1,5 @@
 //! The [rules](crate::design::architecture::ledger_state) of a member's state: pure functions from its row
-//! and an event to the next row.
-//!
-//! Every store applies these and decides nothing itself.
+//! and an event to the next row. Every store applies these and decides nothing itself.
 //!
 //! # What always holds
 //! * An older event time never changes a value ([P2](crate::design::P2)); an equal one does: the later
@@ -21,10 +19,7 @@ use crate::membership::{Membership, Timestamp};
 
 /// The state of one member. Stamps come from the ledger's own clock, which never runs backwards and never
 /// shows the same time twice.
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is a fact of its own, and a flag of the row"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact, and a flag of the row")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Member {
     /// Whether it should be in the audience.
@@ -294,7 +289,7 @@ pub(crate) fn release(before: Option<&Member>, unheard: Unheard, moment: &Moment
     let Some(before) = before else { return Next::Same };
     let mut after = before.clone();
     match unheard {
-        Unheard::No => {}
+        Unheard::No | Unheard::Unsent => {}
         Unheard::Perhaps => after.unheard = true,
         Unheard::NoAndLast => {
             after.unheard = may_be_unheard(before, moment);
@@ -367,6 +362,19 @@ pub(crate) fn reassert_after_silence(before: &Member, is_called: bool, moment: &
         Next::Write(after) => Next::Write(Member { unheard: false, ..after }),
         next => next,
     }
+}
+
+/// It was in a call of a process that is not the owner any more: that ended without an answer, unless it was settled.
+pub(crate) fn unheard(before: &Member) -> Next {
+    let unheard = before.unheard || before.pending_since.is_some();
+    Next::of(before, Member { unheard, ..before.clone() })
+}
+
+/// A call of an owner of before ended after the next one had taken over, and may have been applied after whatever was
+/// told since. The flag: the member rests, and is to be told once more all the same.
+pub(crate) fn told_late(before: &Member) -> (Next, bool) {
+    let rests = before.pending_since.is_none() && before.parked_at.is_none();
+    (Next::of(before, Member { unheard: before.unheard || !rests, ..before.clone() }), rests)
 }
 
 /// The member leaves if its entry has expired. The event time stays that of the entry: a renewal that was under

@@ -10,6 +10,7 @@ mod guarding;
 mod operations;
 mod outbox;
 mod recording;
+mod replicas;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -24,7 +25,7 @@ use crate::clock::Clock;
 use crate::counting::PerDestination;
 use crate::ledger::member::{self, Next};
 use crate::ledger::{
-    DestinationSettings, Intake, LedgerError, Outbox, Recorded, Recorder, Recordings,
+    DestinationSettings, Intake, LedgerError, Obstacle, Outbox, Recorded, Recorder, Recordings,
 };
 use crate::membership::{DestinationName, Timestamp};
 use outbox::MemoryOutbox;
@@ -167,7 +168,7 @@ impl Recorder for MemoryLedger {
         })
     }
 
-    fn takes_writes(&self) -> bool {
-        true
+    fn obstacle(&self) -> Option<Obstacle> {
+        None
     }
 }

@@ -1,6 +1,7 @@
 //! What operators see of the ledger and do to it, outside the flow of events.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -233,11 +234,48 @@ pub struct RejectedView {
     pub body: Vec<u8>,
 }
 
+/// A process that shares the ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaView {
+    /// Its name, another one for each process.
+    pub name: String,
+    /// Whether it is this process.
+    pub is_here: bool,
+    /// Its version.
+    pub version: String,
+    /// A digest of its configuration.
+    pub configuration: String,
+    /// When it opened the ledger.
+    pub started_at: Timestamp,
+    /// How long nothing has been heard of it.
+    pub silent_for: Duration,
+    /// The destinations that it delivers to.
+    pub delivers: Vec<String>,
+    /// What it last said of itself with [`Operations::say`].
+    pub said: Option<String>,
+}
+
 /// The operator's verbs. Reads run beside the writer, and decide nothing about delivery.
 #[async_trait]
 pub trait Operations: Recorder {
     /// The outbox of a destination, as its courier sees it.
     fn outbox(&self, destination: &DestinationName) -> Arc<dyn Outbox>;
+
+    /// Whether deliveries of a destination are this process's; always so where the ledger is not shared.
+    fn delivers(&self, _destination: &DestinationName) -> bool {
+        true
+    }
+
+    /// The processes that share the ledger, this one among them; `None`: it is not shared.
+    async fn replicas(&self) -> Result<Option<Vec<ReplicaView>>, LedgerError> {
+        Ok(None)
+    }
+
+    /// Tells whoever shares the ledger what this process sees, in place of what it said before. The ledger does not
+    /// interpret it.
+    async fn say(&self, _words: String) -> Result<(), LedgerError> {
+        Ok(())
+    }
 
     /// What became of deltas since the ledger was opened.
     fn recordings(&self) -> &PerDestination<Recordings>;

@@ -64,15 +64,31 @@ pub enum Report {
 }
 
 impl Report {
-    /// How many members it is about.
-    pub(crate) fn members(&self) -> usize {
+    /// What it is about.
+    pub(crate) fn batches(&self) -> &[Batch] {
         match self {
             Self::Settle(batch)
             | Self::Release(batch, _)
             | Self::Park(batch, _)
-            | Self::Unpark(batch) => batch.members.len(),
-            Self::Split(parts) => parts.iter().map(|part| part.members.len()).sum(),
+            | Self::Unpark(batch) => std::slice::from_ref(batch),
+            Self::Split(parts) => parts,
         }
+    }
+
+    /// The batch of a call that LaunchDarkly may have applied: not one that it refused, or that was not made.
+    pub(crate) fn called(&self) -> Option<&Batch> {
+        match self {
+            Self::Release(_, Unheard::Unsent)
+            | Self::Park(..)
+            | Self::Split(_)
+            | Self::Unpark(_) => None,
+            Self::Settle(batch) | Self::Release(batch, _) => Some(batch),
+        }
+    }
+
+    /// How many members it is about.
+    pub(crate) fn members(&self) -> usize {
+        self.batches().iter().map(|batch| batch.members.len()).sum()
     }
 }
 
@@ -99,4 +115,16 @@ pub trait Outbox: Send + Sync + std::fmt::Debug {
 
     /// Reports the outcome for claimed members.
     async fn report(&self, report: Report) -> Result<(), LedgerError>;
+
+    /// Whether a call with this batch may be made now: to be asked directly before the call is written. `false`:
+    /// another process may own the destination by now, and the batch is to be released as [`Unheard::Unsent`].
+    fn may_call(&self, _batch: &Batch) -> bool {
+        true // unless a store says otherwise, one process owns everything
+    }
+
+    /// Returns when a call with this batch has to be given up, because another process may own the destination from
+    /// then on: like a call that timed out, it has ended without an answer. Dropping it loses nothing.
+    async fn until_over(&self, _batch: &Batch) {
+        std::future::pending::<()>().await;
+    }
 }

@@ -8,26 +8,34 @@
 //! * A request is answered only after its transaction is committed, with `synchronous_commit` on.
 //! * What an owner writes of deliveries carries the token of its lease: whoever has lost it changes nothing.
 //! * A claim is in the database before its call is made, so that the next owner knows who may have been in one.
+//! * A batch carries the token under which it was claimed: what is reported of it counts in that reign only, also in the
+//!   process that has lost the lease and taken it again. A call of it that ended later is told once more by the owner.
 
+mod address;
+mod calls;
 mod changes;
 mod failure;
 mod guarding;
 mod hashes;
 mod intake;
 mod keeper;
-mod lease;
+mod leases;
 mod locks;
 mod members;
 mod operations;
 mod outbox;
+mod pausing;
 mod places;
 mod pool;
+mod presence;
 mod recording;
 mod rows;
 mod schema;
+mod session;
 mod settings;
 mod shared;
 mod stamps;
+mod tls;
 mod upkeep;
 mod views;
 mod walk;
@@ -40,7 +48,7 @@ use async_trait::async_trait;
 use tokio_postgres::types::Type;
 
 use super::pieces::{self, Piece};
-use super::{DestinationSettings, Intake, LedgerError, Recorded, Recorder};
+use super::{DestinationSettings, Intake, LedgerError, Obstacle, Recorded, Recorder};
 use crate::clock::Clock;
 use crate::membership::Timestamp;
 use failure::Failure;
@@ -50,12 +58,13 @@ use recording::Queue;
 use shared::{Handle, Shared};
 use stamps::Stamps;
 
-pub(crate) use keeper::Keeper;
-pub use settings::{DatabaseSettings, SharedSettings};
+pub use address::DatabaseAddress;
+pub use keeper::Keeper;
+pub use settings::{DatabaseSettings, Replica, SharedSettings};
 
 /// The handle that the rest of the daemon holds; shared by many tasks.
 #[derive(Debug)]
-pub(crate) struct PostgresLedger {
+pub struct PostgresLedger {
     shared: Handle,
     queue: Queue,
     /// The note of the previous run, as read when the ledger was opened.
@@ -77,7 +86,6 @@ impl PostgresLedger {
     /// The database cannot be reached, or is not one that can be used: the text says what to do.
     pub async fn open(
         settings: SharedSettings,
-        replica: String,
         clock: Arc<dyn Clock>,
         follows_database: bool,
     ) -> Result<(Self, Keeper), LedgerError> {
@@ -102,7 +110,7 @@ impl PostgresLedger {
         stamps.note(Timestamp(latest));
         stamps.note_stamp(Timestamp(latest));
         let destinations = settings.destinations.clone();
-        let shared = Arc::new(Shared::new(settings, replica, pool, stamps, HashKey::new(hash_key)));
+        let shared = Arc::new(Shared::new(settings, pool, stamps, HashKey::new(hash_key)));
         let (queue, waiting) = recording::queue();
         let ledger = Self { shared: Arc::clone(&shared), queue, note };
         ledger.configure(destinations).await?;
@@ -123,6 +131,16 @@ impl PostgresLedger {
         recording::close(&self.shared, &self.queue);
         keeper::stop(&self.shared).await;
     }
+}
+
+/// What a start would find in a database; nothing is changed there.
+///
+/// # Errors
+/// Why it could not be used, and what to do.
+pub async fn look_at(settings: DatabaseSettings) -> Result<String, String> {
+    let pool = Pool::new(settings);
+    let looked: Result<String, Failure> = transact!(pool, |tx, _attempt| schema::look(&tx));
+    looked.map_err(|failure| failure.to_string())
 }
 
 #[async_trait]
@@ -147,10 +165,14 @@ impl Recorder for PostgresLedger {
         Ok(all)
     }
 
-    fn takes_writes(&self) -> bool {
-        self.shared.takes_writes.load(Ordering::SeqCst)
+    fn obstacle(&self) -> Option<Obstacle> {
+        self.shared.obstacle().map(Obstacle::Database)
+    }
+
+    fn has_failed(&self) -> bool {
+        self.shared.has_failed.load(Ordering::SeqCst)
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, has_postgresql))]
 mod tests;

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::error::LedgerError;
+use super::error::{LedgerError, Obstacle};
 use super::intake::{Intake, Recorded};
 use crate::membership::Timestamp;
 
@@ -27,9 +27,8 @@ pub trait Recorder: Send + Sync + std::fmt::Debug {
         Ok(self.record_all(vec![intake]).await?.pop().unwrap_or_default())
     }
 
-    /// Whether [`Recorder::record_all`] may succeed: not while the disk has no space. Updated even if nobody
-    /// calls it.
-    fn takes_writes(&self) -> bool;
+    /// Why [`Recorder::record_all`] cannot succeed now; `None` if it may. Updated even if nobody calls it.
+    fn obstacle(&self) -> Option<Obstacle>;
 
     /// Whether a part of the ledger has failed: nothing is recorded any more, and the daemon is about to end.
     fn has_failed(&self) -> bool {

@@ -5,40 +5,106 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::embedded::{DestinationSettings, EmbeddedLedger, OpenError, Settings, Writer};
-use super::error::LedgerError;
+use super::error::{LedgerError, Obstacle, WriterFailure};
 use super::operations::Operations;
 use super::outbox::Outbox;
+use super::postgres::{Keeper, PostgresLedger, SharedSettings};
 use super::recorder::Recorder;
 use crate::clock::Clock;
 use crate::membership::DestinationName;
 
+/// Which ledger is used, and how.
+#[derive(Clone, Debug)]
+pub enum StoreSettings {
+    /// A directory of this machine.
+    Embedded(Settings),
+    /// A database that replicas share.
+    Shared(Box<SharedSettings>),
+}
+
 /// An open ledger.
 #[derive(Clone, Debug)]
-pub struct Store(Arc<EmbeddedLedger>);
+pub enum Store {
+    /// In a directory of this machine.
+    Embedded(Arc<EmbeddedLedger>),
+    /// In a database that replicas share.
+    Shared(Arc<PostgresLedger>),
+}
+
+/// What writes to an open ledger: a thread of its own runs it until the ledger is closed.
+#[derive(Debug)]
+pub enum StoreWriter {
+    /// Of a directory.
+    Embedded(Box<Writer>),
+    /// Of a database.
+    Shared(Keeper),
+}
+
+/// Why a ledger could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The one in a directory.
+    #[error(transparent)]
+    Embedded(#[from] OpenError),
+    /// The one in a database; the text says what to do.
+    #[error("{0}")]
+    Shared(String),
+}
+
+impl StoreError {
+    /// What a daemon waits for instead of ending; `None`: waiting does not help.
+    #[must_use]
+    pub fn obstacle(&self) -> Option<Obstacle> {
+        match self {
+            Self::Embedded(OpenError::NoSpace { .. }) => Some(Obstacle::NoSpace),
+            Self::Embedded(_) => None,
+            Self::Shared(why) => Some(Obstacle::Database(why.clone())),
+        }
+    }
+}
 
 impl Store {
-    /// Opens the ledger, creating it if it does not exist. Nothing is written until [`Writer::run`] runs.
-    pub fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<(Self, Writer), OpenError> {
-        let (ledger, writer) = EmbeddedLedger::open(settings, clock)?;
-        Ok((Self(Arc::new(ledger)), writer))
+    /// Opens the ledger, creating it if it does not exist. Nothing is written until [`StoreWriter::run`] runs.
+    pub async fn open(
+        settings: StoreSettings,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Self, StoreWriter), StoreError> {
+        match settings {
+            StoreSettings::Embedded(settings) => {
+                let (ledger, writer) = EmbeddedLedger::open(settings, clock)?;
+                Ok((Self::Embedded(Arc::new(ledger)), StoreWriter::Embedded(Box::new(writer))))
+            }
+            StoreSettings::Shared(settings) => {
+                let opened = PostgresLedger::open(*settings, clock, true).await;
+                let (ledger, keeper) =
+                    opened.map_err(|error| StoreError::Shared(error.to_string()))?;
+                Ok((Self::Shared(Arc::new(ledger)), StoreWriter::Shared(keeper)))
+            }
+        }
     }
 
     /// The ledger as seen by whoever receives events.
     #[must_use]
     pub fn recorder(&self) -> Arc<dyn Recorder> {
-        Arc::clone(&self.0) as Arc<dyn Recorder>
+        match self {
+            Self::Embedded(ledger) => Arc::clone(ledger) as Arc<dyn Recorder>,
+            Self::Shared(ledger) => Arc::clone(ledger) as Arc<dyn Recorder>,
+        }
     }
 
     /// The ledger as seen by the courier of a destination.
     #[must_use]
     pub fn outbox(&self, destination: &DestinationName) -> Arc<dyn Outbox> {
-        self.0.outbox_of(destination)
+        self.operations().outbox(destination)
     }
 
     /// The ledger as seen by operators.
     #[must_use]
     pub fn operations(&self) -> Arc<dyn Operations> {
-        Arc::clone(&self.0) as Arc<dyn Operations>
+        match self {
+            Self::Embedded(ledger) => Arc::clone(ledger) as Arc<dyn Operations>,
+            Self::Shared(ledger) => Arc::clone(ledger) as Arc<dyn Operations>,
+        }
     }
 
     /// Replaces the configured destinations. A destination whose environment has changed forgets what was
@@ -48,17 +114,36 @@ impl Store {
         &self,
         destinations: Vec<DestinationSettings>,
     ) -> Result<(), LedgerError> {
-        self.0.configure(destinations).await
+        match self {
+            Self::Embedded(ledger) => ledger.configure(destinations).await,
+            Self::Shared(ledger) => ledger.configure(destinations).await,
+        }
     }
 
-    /// Commits what is queued, empties the log and SQLite's log into the tables, and closes the database.
-    /// Every later call fails with [`LedgerError::Closed`].
-    pub async fn close(&self) {
-        self.0.close().await;
-    }
-
-    /// Like [`Self::close`], but stops emptying the logs at the deadline `by`: the next start does the rest.
+    /// Closes the ledger: what is queued is committed first, and leases are handed over. What a directory's logs hold
+    /// is emptied into its tables until the deadline `by`; the next start does the rest. Every later call fails with
+    /// [`LedgerError::Closed`].
     pub async fn close_by(&self, by: Instant) {
-        self.0.close_by(by).await;
+        match self {
+            Self::Embedded(ledger) => ledger.close_by(by).await,
+            Self::Shared(ledger) => ledger.close().await,
+        }
+    }
+}
+
+impl StoreWriter {
+    /// Writes until the ledger is closed.
+    ///
+    /// # Errors
+    /// It has failed, and with it the ledger.
+    pub fn run(self) -> Result<(), WriterFailure> {
+        match self {
+            Self::Embedded(writer) => writer.run(),
+            Self::Shared(keeper) => {
+                let failed = |error| WriterFailure::new("starting", error);
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                runtime.map_err(failed)?.block_on(keeper.run())
+            }
+        }
     }
 }

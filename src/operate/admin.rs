@@ -122,7 +122,7 @@ async fn healthy(state: State<Arc<AdminState>>) -> (StatusCode, &'static str) {
 #[utoipa::path(get, path = "/status", operation_id = "status",
     responses((status = 200, description = "Destinations by name", body = Object)))]
 async fn status(State(state): State<Arc<AdminState>>) -> Result<Json<Status>, Problem> {
-    Ok(Json(state.sources.status().await?))
+    Ok(Json(state.sources.whole().await?))
 }
 
 /// The metrics: as `OpenMetrics` if the request accepts it, otherwise in Prometheus's own format
@@ -189,7 +189,7 @@ mod tests {
 
     use super::*;
     use crate::clock::{Clock, SystemClock};
-    use crate::ledger::{Retention, Settings, Store};
+    use crate::ledger::{EmbeddedLedger, Operations, Retention, Settings};
     use crate::operate::access::{Power, ROUTES};
     use crate::operate::configuration::Configuration;
     use crate::operate::logging::Lines;
@@ -212,8 +212,9 @@ mod tests {
             check_every: week,
             destinations: Vec::new(),
         };
-        let (ledger, _writer) = Store::open(settings, Arc::new(SystemClock)).expect("a new ledger");
-        let ledger = ledger.operations();
+        let (ledger, _writer) =
+            EmbeddedLedger::open(settings, Arc::new(SystemClock)).expect("a new ledger");
+        let ledger: Arc<dyn Operations> = Arc::new(ledger);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let sources = Sources {
             ledger: Arc::clone(&ledger),
@@ -239,7 +240,7 @@ mod tests {
             delivered: Arc::default(),
             destinations: Current::new(BTreeMap::new()),
             tombstone_ttl: week,
-            ledger_path: directory.path().to_owned(),
+            scratch: directory.path().to_owned(),
             stopping: CancellationToken::new(),
             history: Arc::default(),
             courses: api::progress::Courses::default(),

@@ -70,7 +70,7 @@ pub struct Api {
     /// How long members that left are remembered: an older event may bring one back.
     pub tombstone_ttl: Duration,
     /// The ledger's directory: the keys of a snapshot are sorted there.
-    pub ledger_path: PathBuf,
+    pub scratch: PathBuf,
     /// Cancelled when the daemon begins to stop.
     pub stopping: CancellationToken,
     /// The last hour of each destination.

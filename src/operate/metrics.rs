@@ -82,8 +82,14 @@ impl Families {
         for (name, delivered) in sources.delivered.all() {
             families.delivered(&name, &delivered);
         }
-        for (name, of) in sources.status().await?.destinations {
-            families.standing(&name, &of);
+        let status = sources.status().await?;
+        for (name, _) in
+            sources.entries.get().iter().filter(|(name, _)| sources.ledger.delivers(name))
+        {
+            // Of what replicas share only one has samples: sums over all of them are right.
+            if let Some(of) = status.destinations.get(name.as_str()) {
+                families.standing(name.as_str(), of);
+            }
         }
         for (name, _) in sources.standings.get().iter() {
             let (received, delivered) = (sources.received.of(name), sources.delivered.of(name));
@@ -161,7 +167,7 @@ impl Families {
                 Fact::SyncDuration(took) => self.histogram(&catalogue::SYNC_DURATION, [], took),
             }
         }
-        self.gauge(&catalogue::TAKES_WRITES, [], flag(sources.ledger.takes_writes()));
+        self.gauge(&catalogue::TAKES_WRITES, [], flag(sources.ledger.obstacle().is_none()));
         Ok(())
     }
 

@@ -15,6 +15,7 @@ use super::logging::Lines;
 use super::refusals::Refusals;
 use super::status::{ClockStatus, DestinationStatus, Numbers, Status, Unconfigured};
 use super::verdict::{DestinationState, Facts};
+use super::whole;
 use crate::clock::Clock;
 use crate::current::Current;
 use crate::deliver::{self, Standing};
@@ -72,7 +73,7 @@ impl Sources {
         self.not_ok_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The status of the daemon and of every destination.
+    /// The status of this process and of every destination, as far as it knows: see [`Sources::whole`].
     pub async fn status(&self) -> Result<Status, LedgerError> {
         let views = self.ledger.destinations().await?;
         let (now, entries) = (self.clock.now(), self.entries.get());
@@ -91,11 +92,12 @@ impl Sources {
             let (received, delivered) = (self.received.of(name), self.delivered.of(name));
             let of_this: Vec<_> =
                 refused.iter().filter(|of| of.destinations.contains(name)).cloned().collect();
+            let obstacle = self.ledger.obstacle();
             let facts = Facts {
                 name: name.as_str(),
                 now,
                 clock_ahead: self.clock_ahead(),
-                has_no_space: !self.ledger.takes_writes(),
+                obstacle: obstacle.as_ref(),
                 started_at: self.started_at,
                 view: view_of(&views, name),
                 held: held.as_ref(),
@@ -137,8 +139,21 @@ impl Sources {
             log_lines_dropped: self.lines.dropped(),
             clock: ClockStatus::of(self.clock_ahead()),
             configuration: ConfigurationStatus::of(self.configuration.state()),
+            replicas: Vec::new(),
+            replicas_differ: Vec::new(),
             destinations,
             unconfigured: views.iter().filter_map(Unconfigured::of).collect(),
+        })
+    }
+}
+
+impl Sources {
+    /// The status of the whole: of every replica that shares the ledger, as one.
+    pub async fn whole(&self) -> Result<Status, LedgerError> {
+        let status = self.status().await?;
+        Ok(match self.ledger.replicas().await? {
+            None => status,
+            Some(replicas) => whole::of(status, replicas),
         })
     }
 }

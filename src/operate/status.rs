@@ -45,11 +45,37 @@ pub struct Status {
     /// The configuration on disk, if it was refused and an earlier one is still running.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configuration: Option<ConfigurationStatus>,
+    /// The replicas that share the ledger; none if it is not shared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replicas: Vec<ReplicaStatus>,
+    /// What is wrong with them as a whole, in a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replicas_differ: Vec<String>,
     /// The destinations by name.
     pub destinations: BTreeMap<String, DestinationStatus>,
     /// Destinations that are no longer configured, but of which the ledger still has members.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unconfigured: Vec<Unconfigured>,
+}
+
+/// A process that shares the ledger.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ReplicaStatus {
+    /// Its name.
+    pub name: String,
+    /// Whether it has answered.
+    #[serde(default)]
+    pub answers: bool,
+    /// Its version.
+    pub version: String,
+    /// A digest of its configuration, as far as it has to be the same everywhere.
+    pub configuration: String,
+    /// When it opened the ledger.
+    pub started_at: String,
+    /// How long nothing has been heard of it, in milliseconds.
+    pub silent_ms: u64,
+    /// The destinations that it delivers to.
+    pub delivers: Vec<String>,
 }
 
 /// A destination that is no longer configured.

@@ -26,7 +26,7 @@ pub use concerns::{Concern, ConcernKind};
 
 use super::api::wire::instant;
 use crate::deliver::{FailingAudience, Held, Latest};
-use crate::ledger::{DestinationView, HeldAudience};
+use crate::ledger::{DestinationView, HeldAudience, Obstacle};
 use crate::manual::Place;
 use crate::membership::Timestamp;
 use crate::receive::{RefusedPath, SinceChange};
@@ -116,8 +116,8 @@ pub(super) struct Facts<'a> {
     pub now: Timestamp,
     /// How far the latest arrival that the ledger has recorded is ahead of the clock.
     pub clock_ahead: Duration,
-    /// The ledger accepts no events for lack of disk space.
-    pub has_no_space: bool,
+    /// Why the ledger accepts no events, if it does not.
+    pub obstacle: Option<&'a Obstacle>,
     /// When the daemon started.
     pub started_at: Timestamp,
     /// `None` while the ledger has no rows of it.
@@ -170,7 +170,7 @@ impl Verdict {
         // nor is it said of those who may wait for an operator
         if !is_stopped && facts.guarded.is_empty() && waits.is_late() {
             let is_failing = facts.failing.iter().any(|of| facts.is_told_of(of));
-            let (why, remedy) = waits.words(facts.pending(), is_failing, facts.has_no_space);
+            let (why, remedy) = waits.words(facts.pending(), is_failing, facts.obstacle);
             add(ConcernKind::Late, facts.pending(), waits.since, why, remedy);
         }
         facts.refused(&mut add);
@@ -230,14 +230,26 @@ impl Waits {
 
     /// `is_failing`: calls of some audience are not taken. That has a remedy of its own, and so has a
     /// full disk.
-    fn words(&self, pending: u64, is_failing: bool, has_no_space: bool) -> (String, String) {
+    fn words(
+        &self,
+        pending: u64,
+        is_failing: bool,
+        obstacle: Option<&Obstacle>,
+    ) -> (String, String) {
         let members = if pending == 1 { "member waits" } else { "members wait" };
         let seconds = self.waited.as_secs();
         let nothing = if self.is_stuck { "; no call has succeeded meanwhile" } else { "" };
         let nothing = if is_failing { "" } else { nothing };
         let why = format!("{pending} {members} for delivery, the longest for {seconds} s{nothing}");
-        let remedy = if has_no_space {
-            "nothing is lost: delivery continues when the ledger's disk has space"
+        let remedy = if let Some(obstacle) = obstacle {
+            match obstacle {
+                Obstacle::NoSpace => {
+                    "nothing is lost: delivery continues when the ledger's disk has space"
+                }
+                Obstacle::Database(_) => {
+                    "nothing is lost: delivery continues when the ledger's database can be used"
+                }
+            }
         } else if self.is_stuck && !is_failing {
             "nothing is lost: check whether launchdarkly.base_url can be reached from here and \
              answers, and LaunchDarkly's status page"
@@ -446,7 +458,7 @@ mod tests {
             name: "eu",
             now: NOW,
             clock_ahead: Duration::from_secs(odd.clock_ahead),
-            has_no_space: odd.full_disk,
+            obstacle: odd.full_disk.then_some(&Obstacle::NoSpace),
             started_at: ago(odd.started),
             view: Some(&view),
             held: held.as_ref(),

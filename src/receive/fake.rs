@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use super::exchange::in_time;
 use super::{Credentials, Destination, Entrance, Limits};
-use crate::ledger::{Intake, LedgerError, Recorded, Recorder};
+use crate::ledger::{Intake, LedgerError, Obstacle, Recorded, Recorder};
 use crate::map::Mapping;
 use crate::membership::{DestinationName, Timestamp};
 use crate::secret::Secret;
@@ -120,8 +120,8 @@ impl Recorder for FakeLedger {
         Ok(outcome)
     }
 
-    fn takes_writes(&self) -> bool {
-        true
+    fn obstacle(&self) -> Option<Obstacle> {
+        None
     }
 }
 

@@ -47,8 +47,8 @@ impl Readiness {
 #[must_use]
 pub fn objection(readiness: &Readiness, ledger: &dyn Recorder) -> Option<&'static str> {
     let failed = || ledger.has_failed().then_some("the ledger has failed");
-    let no_space = || (!ledger.takes_writes()).then_some("the disk of the ledger has no space");
-    readiness.objection().or_else(failed).or_else(no_space)
+    let obstacle = || ledger.obstacle().map(|obstacle| obstacle.words());
+    readiness.objection().or_else(failed).or_else(obstacle)
 }
 
 /// The answers while nothing can be accepted yet: the process lives, and everything else is 503 with the

@@ -115,7 +115,7 @@ pub enum Program {
 /// Runs the daemon against a stand-in for LaunchDarkly until all events are delivered, or until SIGINT or
 /// SIGTERM. A second signal skips waiting for the backlog to be delivered.
 pub async fn run(program: Program) -> Result<(), SandboxError> {
-    match show_all(program).await {
+    match Box::pin(show_all(program)).await {
         // the reader has closed the pipe (`cohortd sandbox | head`)
         Err(SandboxError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
             Ok(())
@@ -136,7 +136,7 @@ async fn show_all(program: Program) -> Result<(), SandboxError> {
         configuration(&directory, &standin.url(), program).map_err(SandboxError::Config)?;
     let logging = logging::init(&config.log).map_err(SandboxError::SetUp)?;
     let _flushed = logging.lines.flush_at_end();
-    let service = Service::start(config)?;
+    let service = Service::start(config).await?;
     let mut session = Session::new(program, standin, &service)?;
     let stop = CancellationToken::new();
     // never cut short: the stand-in answers at once

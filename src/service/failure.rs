@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use crate::deliver::CourierError;
 use crate::launchdarkly::ClientError;
-use crate::ledger::{OpenError, WriterFailure};
+use crate::ledger::{OpenError, StoreError, WriterFailure};
 use crate::membership::DestinationName;
 
 /// Why the daemon did not start, or why it ended by itself.
@@ -23,7 +23,7 @@ pub enum ServiceError {
     },
     /// The ledger cannot be used.
     #[error("the ledger cannot be opened")]
-    Open(#[from] OpenError),
+    Open(#[from] StoreError),
     /// A destination's client cannot be built.
     #[error("the LaunchDarkly client of destination {destination} cannot be built")]
     Client {
@@ -75,8 +75,8 @@ impl ServiceError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Tls(_) => 64,
-            Self::Bind { .. } => 69,
-            Self::Open(error) => of_ledger(error),
+            Self::Bind { .. } | Self::Open(StoreError::Shared(_)) => 69,
+            Self::Open(StoreError::Embedded(error)) => of_ledger(error),
             _ => 70,
         }
     }
@@ -110,6 +110,8 @@ pub(super) enum Ended {
     Courier(DestinationName, Result<(), CourierError>),
     Exporter,
     History,
+    /// The task that tells other replicas the status of this one.
+    Saying,
     Note,
     /// The thread that writes the log ended.
     Log,
@@ -138,6 +140,9 @@ impl Ended {
             Self::Note => ServiceError::EndedByItself(
                 "the task that saves the record of refused requests".into(),
             ),
+            Self::Saying => {
+                ServiceError::EndedByItself("the task that tells other replicas the status".into())
+            }
             Self::Log => ServiceError::EndedByItself("the log thread".into()),
             Self::ClockWatch => ServiceError::EndedByItself("the clock watch".into()),
             Self::Refusals => {

@@ -88,6 +88,7 @@ impl Service {
                     )
                     | Ended::Exporter
                     | Ended::History
+                    | Ended::Saying
                     | Ended::Note
                     | Ended::Log
                     | Ended::ClockWatch

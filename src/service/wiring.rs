@@ -1,16 +1,20 @@
 //! Builds each step's settings and parts from the configuration.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
 use super::{Service, ServiceError};
 use crate::clock::Clock;
-use crate::config::{self, Config, SegmentSection};
+use crate::config::{self, Config, LedgerPlace, SegmentSection};
 use crate::deliver::{Courier, Standing};
 use crate::launchdarkly::{Api as LaunchDarkly, Client};
-use crate::ledger::{DestinationSettings, Recorder, Settings};
+use crate::ledger::{
+    DatabaseSettings, DestinationSettings, Recorder, Replica, Settings, SharedSettings,
+    StoreSettings,
+};
 use crate::membership::DestinationName;
 use crate::operate::access::Tokens;
 use crate::operate::actions::{Actions, Environment};
@@ -98,17 +102,55 @@ pub(super) fn destinations(config: &Config) -> Vec<DestinationSettings> {
     config.destinations.iter().map(of).collect()
 }
 
-pub(super) fn ledger_settings(config: &Config) -> Settings {
-    Settings {
-        path: config::absolute(&config.ledger.place.path),
-        disk_reserve_bytes: config.ledger.disk_reserve_bytes,
-        cache_kib: u32::try_from(config.ledger.cache_mib.saturating_mul(1024)).unwrap_or(u32::MAX),
-        tombstone_ttl: config.ledger.tombstone_ttl,
-        rejected: config.ledger.rejected,
-        parked: config.ledger.parked,
-        max_audiences: config.ledger.max_audiences,
-        check_every: config.ledger.check_every,
-        destinations: destinations(config),
+pub(super) fn ledger_settings(config: &Config) -> StoreSettings {
+    let ledger = &config.ledger;
+    match &ledger.place {
+        LedgerPlace::Directory(directory) => StoreSettings::Embedded(Settings {
+            path: config::absolute(&directory.path),
+            disk_reserve_bytes: ledger.disk_reserve_bytes,
+            cache_kib: u32::try_from(ledger.cache_mib.saturating_mul(1024)).unwrap_or(u32::MAX),
+            tombstone_ttl: ledger.tombstone_ttl,
+            rejected: ledger.rejected,
+            parked: ledger.parked,
+            max_audiences: ledger.max_audiences,
+            check_every: ledger.check_every,
+            destinations: destinations(config),
+        }),
+        LedgerPlace::Database(address) => StoreSettings::Shared(Box::new(SharedSettings {
+            database: DatabaseSettings {
+                address: (**address).clone(),
+                connections: ledger.connections,
+                statement_timeout: ledger.statement_timeout,
+            },
+            replica: replica(config),
+            lease_ttl: ledger.lease_ttl,
+            tombstone_ttl: ledger.tombstone_ttl,
+            rejected: ledger.rejected,
+            parked: ledger.parked,
+            max_audiences: ledger.max_audiences,
+            destinations: destinations(config),
+        })),
+    }
+}
+
+/// This process among those that share the ledger. Of the configuration only that counts which has to be the same
+/// everywhere.
+fn replica(config: &Config) -> Replica {
+    let is_common = |key: &str| {
+        let sections = ["destinations", "delivery", "routes", "ledger"];
+        let places = ["ledger.url", "ledger.url_file", "ledger.connections"];
+        sections.iter().any(|section| is_at_or_below(key, section)) && !places.contains(&key)
+    };
+    let configuration = format!("{:016x}", config.fingerprints.digest(is_common));
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    Replica::here(&host, configuration)
+}
+
+/// A directory for files that are needed for a while: on the ledger's disk, if it has one.
+fn scratch(config: &Config) -> PathBuf {
+    match &config.ledger.place {
+        LedgerPlace::Directory(directory) => directory.path.clone(),
+        LedgerPlace::Database(_) => std::env::temp_dir(),
     }
 }
 
@@ -286,7 +328,7 @@ pub(super) fn api(service: &Service, history: &Arc<History>, reloads: Reloads) -
         delivered: Arc::clone(&service.delivered),
         destinations: service.shown.configured.clone(),
         tombstone_ttl: service.config.ledger.tombstone_ttl,
-        ledger_path: service.config.ledger.place.path.clone(),
+        scratch: scratch(&service.config),
         stopping: service.stop_receiving.clone(),
         history: Arc::clone(history),
         courses: Courses::default(),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 /// Which figures are wanted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum What {
-    /// Everything that the table has.
+    /// Everything that the table has of the embedded ledger.
     All,
     /// Events a second, and what they cost: all of the next three.
     Throughput,
@@ -23,6 +23,8 @@ pub enum What {
     Reconcile,
     /// Nothing to do.
     Idle,
+    /// The same on PostgreSQL.
+    Postgresql,
     /// Pictures instead of figures.
     Plots,
 }
@@ -64,11 +66,12 @@ impl Arguments {
                         "scale" => What::Scale,
                         "reconcile" => What::Reconcile,
                         "idle" => What::Idle,
+                        "postgresql" => What::Postgresql,
                         "plots" => What::Plots,
                         other => {
                             return Err(format!(
                                 "{other}: all, throughput, batches, singles, churn, calls, scale, \
-                                 reconcile, idle or plots"
+                                 reconcile, idle, postgresql or plots"
                             ));
                         }
                     };

@@ -108,13 +108,32 @@ impl Installation {
 
     /// Beside the build: a real disk, where the system's temporary directory may be memory.
     pub fn with_destinations(destinations: u32, launchdarkly: &Url) -> Self {
-        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"));
-        let directory = directory.expect("cargo made this directory");
+        let directory = Self::directory();
         let ledger = directory.path().join("ledger").display().to_string();
+        Self::of(directory, ("PATH", ledger), destinations, launchdarkly)
+    }
+
+    /// With one destination, and a ledger in a database.
+    #[cfg(has_postgresql)]
+    pub fn on_database(url: &str, launchdarkly: &Url) -> Self {
+        Self::of(Self::directory(), ("URL", url.to_owned()), 1, launchdarkly)
+    }
+
+    fn directory() -> tempfile::TempDir {
+        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"));
+        directory.expect("cargo made this directory")
+    }
+
+    fn of(
+        directory: tempfile::TempDir,
+        (key, place): (&str, String),
+        destinations: u32,
+        launchdarkly: &Url,
+    ) -> Self {
         let mut variables = vec![
             ("COHORTD_LISTEN__ADDRESS".to_owned(), "127.0.0.1:0".to_owned()),
             ("COHORTD_ADMIN__ADDRESS".to_owned(), "127.0.0.1:0".to_owned()),
-            ("COHORTD_LEDGER__PATH".to_owned(), ledger),
+            (format!("COHORTD_LEDGER__{key}"), place),
         ];
         for number in 0..destinations {
             for (key, value) in [
@@ -215,6 +234,15 @@ impl Daemon {
         command.args(["--url", &format!("http://{}", self.admin)]);
         command.env_clear().stdout(Stdio::null());
         command.spawn().expect("the command can be started")
+    }
+
+    /// `cohortd pause` of its only destination.
+    #[cfg(has_postgresql)]
+    pub fn pause(&self) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cohortd"));
+        command.args(["pause", DESTINATION, "--url", &format!("http://{}", self.admin)]);
+        let ended = command.env_clear().stdout(Stdio::null()).status();
+        assert!(ended.expect("the command can be started").success(), "it cannot be paused");
     }
 
     /// What the ledger shows now, over all destinations.

@@ -63,11 +63,11 @@ impl Load {
     }
 }
 
-/// Sends every request over `connections` connections, which are opened before the clock starts; each
-/// connection sends the next request of the list as soon as its last one is answered.
-pub async fn run(address: SocketAddr, requests: Requests, connections: usize) -> Load {
+/// Sends every request over `connections` connections, which are opened before the clock starts, to each of the servers
+/// in turn; each connection sends the next request of the list as soon as its last one is answered.
+pub async fn run(servers: &[SocketAddr], requests: Requests, connections: usize) -> Load {
     let next = Arc::new(AtomicUsize::new(0));
-    let streams = connect(address, connections).await;
+    let streams = connect(servers, connections).await;
     let began = Instant::now();
     let mut tasks = JoinSet::new();
     for mut stream in streams {
@@ -95,7 +95,7 @@ pub async fn offer(
     connections: usize,
     a_second: f64,
 ) -> Load {
-    let streams = connect(address, connections).await;
+    let streams = connect(&[address], connections).await;
     let (due, dues) = mpsc::unbounded_channel();
     let dues = Arc::new(Mutex::new(dues));
     let began = Instant::now();
@@ -130,9 +130,9 @@ pub async fn offer(
     load
 }
 
-async fn connect(address: SocketAddr, connections: usize) -> Vec<TcpStream> {
+async fn connect(servers: &[SocketAddr], connections: usize) -> Vec<TcpStream> {
     let mut streams = Vec::with_capacity(connections);
-    for _ in 0..connections {
+    for address in servers.iter().cycle().take(connections) {
         let stream = TcpStream::connect(address).await.expect("the server listens");
         stream.set_nodelay(true).expect("a TCP stream");
         streams.push(stream);

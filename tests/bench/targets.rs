@@ -55,7 +55,7 @@ const fn row(
 use Wanted::{AtLeast, AtMost, Nothing};
 
 /// In the order of the table.
-const TARGETS: [Target; 31] = [
+const TARGETS: [Target; 42] = [
     row("batches to 1 M members, beside reading and parsing", BATCHES, Some(PARSED), AtLeast(0.8)),
     row("  the same until all is merged", MERGED, Some(PARSED), Nothing),
     row(
@@ -177,6 +177,52 @@ const TARGETS: [Target; 31] = [
     ),
     row("size of the ledger of 10 M (MB)", "10 M: size of the ledger", None, Nothing),
     row("release binary, stripped (MB)", "release binary", None, AtMost(20.0)),
+    row(
+        "PostgreSQL: batches, paused, beside the bare statement",
+        "PostgreSQL, batches: answered",
+        Some("PostgreSQL, yardstick: batches"),
+        AtLeast(0.65),
+    ),
+    row("  WAL an event (B)", "PostgreSQL, batches: WAL an event", None, Nothing),
+    row("  CPU of the database (%)", "PostgreSQL, batches: CPU of the database", None, Nothing),
+    row(
+        "  two replicas beside one",
+        "PostgreSQL, two replicas: answered",
+        Some("PostgreSQL, batches: answered"),
+        AtLeast(0.9),
+    ),
+    row(
+        "  CPU of the database (%)",
+        "PostgreSQL, two replicas: CPU of the database",
+        None,
+        Nothing,
+    ),
+    row(
+        "PostgreSQL: single events beside a bare group commit",
+        "PostgreSQL, single events: answered",
+        Some("PostgreSQL, yardstick: single events"),
+        AtLeast(0.5),
+    ),
+    row("  p99 (ms)", "PostgreSQL, single events: p99", None, AtMost(20.0)),
+    row("  WAL an event (B)", "PostgreSQL, single events: WAL an event", None, Nothing),
+    row(
+        "PostgreSQL: backfill, to the last settle, beside batches",
+        "PostgreSQL, backfill: settled",
+        Some("PostgreSQL, batches: answered"),
+        Nothing,
+    ),
+    row(
+        "  its second half beside its first",
+        "PostgreSQL, backfill: second half answered",
+        Some("PostgreSQL, backfill: first half answered"),
+        Nothing,
+    ),
+    row(
+        "PostgreSQL: 1 M onto 10 M beside onto 1 M",
+        "PostgreSQL, onto 10 M: answered",
+        Some("PostgreSQL, onto 1 M: answered"),
+        AtLeast(0.5),
+    ),
 ];
 
 /// What became of one target.

@@ -1,7 +1,8 @@
 //! What the daemon does in a second, and what that costs: the real binary as a process, on a ledger
 //! on a real disk, against yardsticks on the same machine in the same minutes.
 //!
-//! `cargo bench --bench throughput -- [--what all|throughput|batches|singles|churn|calls|scale|reconcile|idle|plots]
+//! `cargo bench --bench throughput -- [--what all|throughput|batches|singles|churn|calls|scale|reconcile|idle|plots|
+//! postgresql]
 //! [--members N] [--members-large N] [--quick] [--json FILE]`
 //!
 //! # What always holds
@@ -28,6 +29,8 @@ mod idle;
 mod load;
 mod plot;
 mod plots;
+#[cfg(has_postgresql)]
+mod postgresql;
 mod reconcile;
 mod report;
 mod scale;
@@ -109,10 +112,25 @@ fn measure(arguments: &Arguments) -> Report {
     if wants(What::Reconcile) {
         reconcile::measure(&bench, members_large, &mut report);
     }
+    if what == What::Postgresql {
+        postgresql(&bench, arguments, singles as u64, &mut report);
+    }
     if wants(What::Idle) {
         idle::measure(&bench, Duration::from_secs(if quick { 10 } else { 30 }), &mut report);
         let binary = std::fs::metadata(env!("CARGO_BIN_EXE_cohortd")).expect("it was built");
         report.add("release binary", Unit::Megabytes, count(binary.len()) / 1e6);
     }
     report
+}
+
+#[cfg(has_postgresql)]
+fn postgresql(bench: &Workbench, arguments: &Arguments, singles: u64, report: &mut Report) {
+    let &Arguments { members: people, members_large: large, .. } = arguments;
+    let sizes = Sizes { people, large, singles, rounds: 3 };
+    postgresql::measure(bench, &sizes, report);
+}
+
+#[cfg(not(has_postgresql))]
+fn postgresql(_: &Workbench, _: &Arguments, _: u64, _: &mut Report) {
+    eprintln!("PostgreSQL is not installed here: there is nothing to measure");
 }

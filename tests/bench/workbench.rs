@@ -63,7 +63,23 @@ impl Workbench {
 
     /// Sends every request, each connection the next one as soon as its last one is answered.
     pub fn load(&self, server: SocketAddr, requests: &Requests, connections: usize) -> Load {
-        self.run(load::run(server, Requests::clone(requests), connections))
+        self.load_among(&[server], requests, connections)
+    }
+
+    /// The same, with the connections shared out among servers.
+    pub fn load_among(
+        &self,
+        servers: &[SocketAddr],
+        requests: &Requests,
+        connections: usize,
+    ) -> Load {
+        self.run(load::run(servers, Requests::clone(requests), connections))
+    }
+
+    /// Waits for something of the same kind.
+    #[cfg(has_postgresql)]
+    pub fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
+        self.generator.block_on(work)
     }
 
     /// Waits for a load.

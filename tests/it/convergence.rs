@@ -11,9 +11,7 @@ use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::harness::{
-    Cohortd, DEADLINE, ENVIRONMENT, Installation, identify, iso, launchdarkly, production,
-};
+use crate::harness::{Cohortd, DEADLINE, ENVIRONMENT, Installation, identify, iso, launchdarkly};
 
 const AUDIENCES: [&str; 4] = ["alpha", "beta", "gamma", "delta"];
 const PEOPLE: u32 = 60;
@@ -168,13 +166,13 @@ async fn converges(seed: u64) {
     assert!(status.success());
     let parked: BTreeSet<_> = installation
         .parked()
+        .await
         .into_iter()
         .map(|parked| (parked.audience, parked.context_key))
         .collect();
     let marked: BTreeSet<_> = truth.keys().filter(|(_, user)| is_refused(user)).cloned().collect();
     assert_eq!(parked, marked, "seed {seed}");
-    let members =
-        installation.ledger().reader().members(&production()).expect("the ledger can be read");
+    let members = installation.members().await;
     assert_eq!(members.len(), truth.len());
     for member in members {
         let (audience, user) = (&member.audience, &member.context_key);

@@ -1,142 +1,22 @@
 //! SIGKILL at any moment loses nothing that was answered (P1), does not change the order of events (P2),
 //! and leaves no segment different from what was answered (P4).
 //!
-//! The test tracks the expected state. A request whose answer was lost may or may not have been recorded:
-//! for each member the outcome must be that of the accepted events and of some subset of the unanswered
-//! requests.
+//! The test tracks the expected state (`truth`).
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cohortd::sandbox::{Apply, Fault};
 use rand::rngs::StdRng;
-use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use rustix::process::Signal;
-use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::harness::{
-    Cohortd, DEADLINE, ENVIRONMENT, Installation, identify, launchdarkly, production,
-};
+use crate::harness::{Cohortd, DEADLINE, ENVIRONMENT, Installation, launchdarkly};
+use crate::truth::{Post, Truth};
 
 const ROUNDS: u64 = 20;
 const POSTERS: u64 = 6;
-const MEMBERS: usize = 60;
-const AUDIENCES: [&str; 3] = ["beta_testers", "vip", "cart_abandoners"];
-const EPOCH_MS: i64 = 1_750_000_000_000;
-/// Range of random event times in milliseconds: small enough that times are shared by members, and most
-/// events arrive out of order.
-const SPAN_MS: i64 = 20_000;
-
-/// An audience and a user.
-type Member = (&'static str, String);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Told {
-    at_ms: i64,
-    enters: bool,
-}
-
-/// One request: its events, and their outcome for each member.
-#[derive(Clone)]
-struct Post {
-    events: Vec<Value>,
-    is_batch: bool,
-    says: BTreeMap<Member, Told>,
-}
-
-/// The requests sent and their outcomes.
-#[derive(Default)]
-struct Truth {
-    /// Times already used for each member. Requests never share one, so that their order of arrival, which
-    /// is unknown, does not matter.
-    used: BTreeSet<(Member, i64)>,
-    accepted: BTreeMap<Member, Told>,
-    unanswered: Vec<Post>,
-    events_accepted: usize,
-    requests_accepted: usize,
-    refused: usize,
-}
-
-impl Truth {
-    fn request(&mut self, chance: &mut StdRng) -> Post {
-        let is_batch = chance.random_bool(0.4);
-        let events = if is_batch { chance.random_range(1..=20) } else { 1 };
-        let mut post = Post { events: Vec::new(), is_batch, says: BTreeMap::new() };
-        let mut times_here: Vec<(Member, i64)> = Vec::new();
-        for _ in 0..events {
-            let drawn = times_here.choose(chance).filter(|_| chance.random_bool(0.2)).cloned();
-            let (member, at_ms) = match drawn {
-                Some(tie) => tie, // within a request the later item wins
-                None => self.fresh(chance),
-            };
-            times_here.push((member.clone(), at_ms));
-            let told = Told { at_ms, enters: chance.random_bool(0.5) };
-            let (audience, user) = (member.0, member.1.clone());
-            post.events.push(identify(&user, audience, told.enters, at_ms));
-            let said = post.says.entry(member).or_insert(told);
-            if told.at_ms >= said.at_ms {
-                *said = told;
-            }
-        }
-        post
-    }
-
-    fn fresh(&mut self, chance: &mut StdRng) -> (Member, i64) {
-        loop {
-            let audience = *AUDIENCES.choose(chance).expect("not empty");
-            let user = format!("user_{:02}", chance.random_range(0..MEMBERS));
-            let drawn = ((audience, user), EPOCH_MS + chance.random_range(0..SPAN_MS));
-            if self.used.insert(drawn.clone()) {
-                return drawn;
-            }
-        }
-    }
-
-    fn note(&mut self, post: Post, answer: Option<(u16, Value)>) {
-        match answer {
-            Some((200, account)) => {
-                assert_eq!(account["accepted"], post.events.len(), "{account}");
-                self.events_accepted += post.events.len();
-                self.requests_accepted += 1;
-                for (member, told) in post.says {
-                    let winner = self.accepted.entry(member).or_insert(told);
-                    if told.at_ms >= winner.at_ms {
-                        *winner = told;
-                    }
-                }
-            }
-            // It may have been recorded nevertheless.
-            Some((503, _)) => {
-                self.refused += 1;
-                self.unanswered.push(post);
-            }
-            Some(other) => panic!("a good request is answered {other:?}"),
-            None => self.unanswered.push(post),
-        }
-    }
-
-    /// The possible final values of each member; a member without any is not in the segment.
-    fn outcomes(&self) -> BTreeMap<Member, BTreeSet<bool>> {
-        let mut outcomes: BTreeMap<Member, BTreeSet<bool>> = BTreeMap::new();
-        for (member, told) in &self.accepted {
-            outcomes.entry(member.clone()).or_default().insert(told.enters);
-        }
-        for (member, told) in self.unanswered.iter().flat_map(|post| &post.says) {
-            let winner = self.accepted.get(member);
-            if winner.is_none() {
-                outcomes.entry(member.clone()).or_default().insert(false);
-            }
-            if winner.is_none_or(|winner| told.at_ms >= winner.at_ms) {
-                outcomes.entry(member.clone()).or_default().insert(told.enters);
-            }
-        }
-        outcomes
-    }
-}
-
 /// Posts until the daemon is gone: first the requests that previous daemons did not answer, as Segment
 /// would.
 async fn poster(
@@ -167,7 +47,7 @@ async fn poster(
 }
 
 /// Makes some calls fail in ways that leave it unknown whether they were applied.
-fn trouble(mut chance: StdRng) -> impl FnMut(&cohortd::sandbox::Incoming<'_>) -> Fault + Send {
+pub fn trouble(mut chance: StdRng) -> impl FnMut(&cohortd::sandbox::Incoming<'_>) -> Fault + Send {
     move |_| match chance.random_range(0..20) {
         0 => Fault::Reset { apply: Apply::Now },
         1 => Fault::Reset { apply: Apply::No },
@@ -234,23 +114,10 @@ async fn twenty_kills_leave_the_segments_as_what_was_answered() {
     let (status, _) = cohortd.stop();
     assert!(status.success());
 
+    let ledger = installation.members().await;
     let truth = truth.lock().expect("no poster runs");
     let segments = launchdarkly.segments(ENVIRONMENT);
-    let is_in = |(audience, user): &Member| {
-        segments.get(&format!("aud_{audience}")).is_some_and(|of| of.members.contains(user))
-    };
-    let outcomes = truth.outcomes();
-    let differences: Vec<_> =
-        outcomes.iter().filter(|(member, may_be)| !may_be.contains(&is_in(member))).collect();
-    assert!(differences.is_empty(), "{} differences: {differences:?}", differences.len());
-    let strangers =
-        segments.iter().flat_map(|(id, of)| of.members.iter().map(move |user| (id, user)));
-    for (id, user) in strangers {
-        let audience = AUDIENCES.iter().find(|key| format!("aud_{key}") == *id);
-        let member = (*audience.expect("an audience that was posted"), user.clone());
-        assert!(outcomes.contains_key(&member), "{member:?} was never posted");
-    }
-    let ledger = installation.ledger().reader().members(&production()).expect("it can be read");
+    let outcomes = truth.agrees_with(&segments);
     for view in &ledger {
         let segment = segments.get(&view.audience).expect("told of, so it was made");
         let member = format!("{} {}", view.audience, view.context_key);

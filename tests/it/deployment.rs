@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use cohortd::config::Config;
+use cohortd::config::{Config, LedgerPlace};
 use cohortd::operate::metrics::catalogue::{self, Kind};
 use cohortd::operate::verdict::DestinationState;
 use cohortd::receive::Credential;
 use serde_json::{Value, json};
 
-use crate::needs::{KUBERNETES_VALIDATE, PROMTOOL, SYSTEMD_ANALYZE};
+use crate::needs::{HAPROXY, KUBERNETES_VALIDATE, PROMTOOL, SH, SYSTEMD_ANALYZE};
 use crate::{pages, python};
 
 fn config(path: &str) -> PathBuf {
@@ -158,6 +158,26 @@ fn demands_both(config: &Config) {
     assert_eq!(segment.credentials.require, [Credential::Signature, Credential::Bearer]);
 }
 
+/// The URL of a ledger that replicas share, as a line of the manual writes it: the one with these words.
+fn ledger_url(words: &str) -> String {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    std::fs::write(folder.path().join("ledger-password"), "0123456789abcdef\n")
+        .expect("it is ours");
+    let lines = pages::lines_with(words);
+    let line = lines.lines().find(|line| line.starts_with("printf ")).expect("it writes it");
+    let typed = Command::new("sh").args(["-euc", line]).current_dir(folder.path()).status();
+    assert!(typed.expect("a shell").success(), "{line}");
+    std::fs::read_to_string(folder.path().join("ledger-url")).expect("it is written")
+}
+
+/// The database of the ledger.
+fn database(config: &Config) -> String {
+    match &config.ledger.place {
+        LedgerPlace::Database(address) => address.to_string(),
+        LedgerPlace::Directory(directory) => panic!("{directory:?}"),
+    }
+}
+
 /// Creates a folder of secrets, and loads a configuration with that folder in place of `mounted`.
 fn loaded(
     toml: Option<&str>,
@@ -169,7 +189,12 @@ fn loaded(
     for secret in secrets {
         let path = folder.path().join(secret);
         std::fs::create_dir_all(path.parent().expect("a folder")).expect("it is ours");
-        std::fs::write(&path, format!("a-secret-of-its-own-{secret}\n")).expect("it is ours");
+        let text = match *secret {
+            "cohortd/ledger-url" => ledger_url("host=/run/postgresql"),
+            "ledger-url" => ledger_url("@db.internal/"),
+            _ => format!("a-secret-of-its-own-{secret}\n"),
+        };
+        std::fs::write(&path, text).expect("it is ours");
         let of_the_group = std::fs::Permissions::from_mode(0o440); // as the manifests say
         std::fs::set_permissions(path, of_the_group).expect("it is ours");
     }
@@ -207,34 +232,38 @@ fn the_alertmanager_is_the_one_that_prometheus_tells() {
     }
 }
 
-fn the_compose_file_makes_a_configuration_and_mounts_what_is_there() {
-    let compose = &yaml("compose.yaml")[0];
+/// The environment of a container of the image that is given these variables.
+fn in_the_image(given: impl Iterator<Item = (String, String)>) -> Vec<(String, String)> {
+    let of_the_image = include_str!("../../Dockerfile").lines();
+    let of_the_image = of_the_image.filter_map(|line| line.strip_prefix("ENV COHORTD_"));
+    let pairs = of_the_image.map(|line| line.split_once('=').expect("a pair"));
+    let mut variables: BTreeMap<String, String> =
+        pairs.map(|(name, value)| (format!("COHORTD_{name}"), value.to_owned())).collect();
+    assert!(variables.contains_key("COHORTD_LEDGER__PATH"), "{variables:?}");
+    variables.extend(given);
+    variables.into_iter().collect()
+}
+
+/// The configuration of the daemon in a Compose file, where it has these secrets.
+fn configured_by(compose: &Value, secrets: &[&str]) -> Config {
     let daemon = &compose["services"]["cohortd"];
     let variables = daemon["environment"].as_object().expect("a map");
-    let variables: Vec<_> = variables
+    let variables = variables
         .iter()
         .map(|(name, value)| (name.clone(), str_of(value).to_owned()))
-        .map(|(name, value)| (name, if value.starts_with("${") { "an-id".into() } else { value }))
-        .collect();
-    let config_made = loaded(
-        None,
-        &variables,
-        "/run/secrets",
-        &[
-            "cohortd/admin",
-            "cohortd/segment",
-            "cohortd/segment-bearer",
-            "cohortd/launchdarkly",
-            "prometheus/cohortd",
-        ],
-    );
+        .map(|(name, value)| (name, if value.starts_with("${") { "an-id".into() } else { value }));
+    let variables = in_the_image(variables);
+    let config_made = loaded(None, &variables, "/run/secrets", secrets);
     assert_eq!(config_made.destinations.len(), 1);
     demands_both(&config_made);
     assert_eq!(config_made.warnings, [""; 0]);
     let stop: u64 = str_of(&daemon["stop_grace_period"]).trim_end_matches('s').parse().expect("s");
     assert!(Duration::from_secs(stop) > config_made.stop.grace_period);
     assert_eq!((&daemon["read_only"], &daemon["cap_drop"]), (&json!(true), &json!(["ALL"])));
+    config_made
+}
 
+fn mounts_what_is_there(compose: &Value) {
     for (name, service) in compose["services"].as_object().expect("a map") {
         for mount in list(&service["volumes"]) {
             let (from, _) = str_of(mount).split_once(':').expect("from and to");
@@ -246,57 +275,170 @@ fn the_compose_file_makes_a_configuration_and_mounts_what_is_there() {
             assert!(is_there, "{name}: {mount}");
         }
     }
+}
+
+fn the_compose_file_makes_a_configuration_and_mounts_what_is_there() {
+    let compose = &yaml("compose.yaml")[0];
+    let secrets = [
+        "cohortd/admin",
+        "cohortd/segment",
+        "cohortd/segment-bearer",
+        "cohortd/launchdarkly",
+        "prometheus/cohortd",
+    ];
+    configured_by(compose, &secrets);
+    mounts_what_is_there(compose);
     for file in ["datasources/prometheus.yaml", "dashboards/cohortd.yaml"] {
         assert_eq!(yaml(&format!("grafana/provisioning/{file}"))[0]["apiVersion"], 1);
     }
 }
 
-/// Loads a configuration as in the pod, with the Secret that the manual creates.
-fn in_the_pod(toml: &str) -> Config {
-    let made = pages::lines_with("kubectl create secret generic cohortd");
-    let keys = made.split("--from-file=").skip(1);
-    let keys: Vec<&str> = keys.map(|rest| rest.split_once('=').expect("a file for it").0).collect();
-    loaded(Some(toml), &[], "/run/secrets/cohortd", &keys)
+fn the_compose_file_of_replicas_shares_a_database_and_has_them_found() {
+    let compose = &yaml("compose.replicas.yaml")[0];
+    let secrets = [
+        "cohortd/admin",
+        "cohortd/segment",
+        "cohortd/segment-bearer",
+        "cohortd/launchdarkly",
+        "cohortd/ledger-url",
+    ];
+    let config_made = configured_by(compose, &secrets);
+    mounts_what_is_there(compose);
+    let socket = "PostgreSQL at /run/postgresql/.s.PGSQL.5432, database cohortd";
+    assert_eq!(database(&config_made), socket);
+
+    let (daemon, server) = (&compose["services"]["cohortd"], &compose["services"]["postgresql"]);
+    let mounts = |service: &Value, at: &str| list(&service["volumes"]).any(|of| of == at);
+    assert!(mounts(daemon, "postgresql-socket:/run/postgresql:ro"), "{daemon}");
+    assert!(mounts(server, "postgresql-socket:/var/run/postgresql"), "{server}");
+    assert_eq!(server["environment"]["POSTGRES_DB"], "cohortd");
+    // What the manual puts there, and the server and its first script read.
+    let typed = pages::lines_with("config/secrets/postgresql/ledger");
+    for name in ["POSTGRES_PASSWORD_FILE", "LEDGER_PASSWORD_FILE"] {
+        let file = str_of(&server["environment"][name]);
+        let made = file.replace("/run/secrets/", "config/secrets/");
+        assert!(typed.lines().any(|line| line.ends_with(&made)), "{name}: {file}");
+    }
+    assert!(text("postgresql/ledger.sql").contains("$LEDGER_PASSWORD_FILE"));
+
+    let replicas = daemon["deploy"]["replicas"].as_u64().expect("a number");
+    let connections = u64::try_from(config_made.ledger.connections).expect("a few");
+    assert!((replicas + 1) * connections < 90, "PostgreSQL has 100 unless it is told");
+    let proxy = text("haproxy.cfg");
+    for (name, address) in
+        [("replica", config_made.listen.address), ("operator", config_made.admin.address)]
+    {
+        let template = format!("server-template {name} 1-8 cohortd:{} ", address.port());
+        assert!(proxy.contains(&template) && (2..=8).contains(&replicas), "{template}");
+    }
+    let noticed = Duration::from_secs(2);
+    assert!(proxy.contains("check inter 1s fall 2 ") && config_made.stop.drain_delay > noticed);
 }
 
-fn the_kubernetes_manifests_have_one_writer_and_an_end_in_time() {
+fn haproxy_takes_the_way_in_to_replicas() {
+    accepts("haproxy", &["-c", "-q", "-f", str_path(&config("haproxy.cfg"))]);
+}
+
+/// Loads a configuration as in a pod with this container, with the Secrets that the manual creates.
+fn in_the_pod(toml: &str, container: &Value) -> Config {
+    let mut made = pages::lines_with("kubectl create secret generic cohortd");
+    if toml.contains("ledger-url") {
+        made += &pages::lines_with("kubectl create secret generic cohortd-ledger");
+    }
+    let keys = made.split("--from-file=").skip(1);
+    let keys: Vec<&str> = keys.map(|rest| rest.split_once('=').expect("a file for it").0).collect();
+    let variables = container["env"].as_array().into_iter().flatten();
+    let variables =
+        variables.map(|of| (str_of(&of["name"]).to_owned(), str_of(&of["value"]).to_owned()));
+    let variables = in_the_image(variables);
+    loaded(Some(toml), &variables, "/run/secrets/cohortd", &keys)
+}
+
+/// What runs the pods, by the file.
+const WORKLOADS: [(&str, &str); 2] =
+    [("kubernetes/cohortd.yaml", "StatefulSet"), ("kubernetes/replicas.yaml", "Deployment")];
+
+fn pods_in_kubernetes_are_locked_down_and_end_in_time() {
+    for (file, kind) in WORKLOADS {
+        let manifests = yaml(file);
+        let of_kind = |kind: &str| manifests.iter().find(|manifest| manifest["kind"] == kind);
+        let toml = str_of(&of_kind("ConfigMap").expect("one")["data"]["cohortd.toml"]);
+        let pod = &of_kind(kind).expect("one")["spec"]["template"]["spec"];
+        let container = &pod["containers"][0];
+        let config_made = in_the_pod(toml, container);
+        demands_both(&config_made);
+        assert_eq!(config_made.warnings, [""; 0]);
+        let patience = pod["terminationGracePeriodSeconds"].as_u64().expect("a number");
+        assert!(Duration::from_secs(patience) > config_made.stop.grace_period);
+        let probe = &container["readinessProbe"];
+        let noticed =
+            ["periodSeconds", "failureThreshold"].map(|of| probe[of].as_u64().expect("one"));
+        let noticed = Duration::from_secs(noticed[0] * noticed[1]);
+        assert!(config_made.stop.drain_delay > noticed, "its end is noticed");
+        assert_eq!(probe["httpGet"]["path"], "/readyz");
+        assert_eq!(container["livenessProbe"]["httpGet"]["path"], "/livez");
+        assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+        assert_eq!(pod["enableServiceLinks"], false, "COHORTD_PORT would be an unknown key");
+        assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true);
+        let ports: Vec<_> =
+            list(&container["ports"]).map(|port| port["containerPort"].as_u64()).collect();
+        let listening = [config_made.listen.address, config_made.admin.address];
+        assert_eq!(ports, listening.map(|address| Some(u64::from(address.port()))));
+    }
+}
+
+fn a_ledger_on_a_volume_has_one_writer() {
     let manifests = yaml("kubernetes/cohortd.yaml");
     let of_kind = |kind: &str| manifests.iter().find(|manifest| manifest["kind"] == kind);
     assert!(of_kind("PodDisruptionBudget").is_none(), "of one pod it would block a node drain");
-    let toml = str_of(&of_kind("ConfigMap").expect("one")["data"]["cohortd.toml"]);
-    let config_made = in_the_pod(toml);
-    demands_both(&config_made);
-    assert_eq!(config_made.warnings, [""; 0]);
-
     let set = &of_kind("StatefulSet").expect("one")["spec"];
     assert_eq!(set["replicas"], 1);
-    let pod = &set["template"]["spec"];
-    let patience = pod["terminationGracePeriodSeconds"].as_u64().expect("a number");
-    assert!(Duration::from_secs(patience) > config_made.stop.grace_period);
-    let probe = &pod["containers"][0]["readinessProbe"];
-    let noticed = ["periodSeconds", "failureThreshold"].map(|of| probe[of].as_u64().expect("one"));
-    let noticed = Duration::from_secs(noticed[0] * noticed[1]);
-    assert!(config_made.stop.drain_delay > noticed, "its end is noticed");
-    assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
-    assert_eq!(pod["enableServiceLinks"], false, "COHORTD_PORT would be an unknown key");
+    let startup = &set["template"]["spec"]["containers"][0]["startupProbe"];
+    assert_eq!(startup["httpGet"]["path"], "/readyz");
+}
+
+fn replicas_in_kubernetes_share_a_database_and_are_never_away_together() {
+    let manifests = yaml("kubernetes/replicas.yaml");
+    let of_kind =
+        |kind: &str| manifests.iter().find(|manifest| manifest["kind"] == kind).expect("one");
+    let deployment = &of_kind("Deployment")["spec"];
+    assert!(deployment["replicas"].as_u64() > Some(1));
+    assert_eq!(
+        deployment["strategy"]["rollingUpdate"],
+        json!({"maxUnavailable": 0, "maxSurge": 1})
+    );
+    let labels = &deployment["template"]["metadata"]["labels"];
+    let budget = &of_kind("PodDisruptionBudget")["spec"];
+    assert_eq!(
+        (&budget["maxUnavailable"], &budget["selector"]["matchLabels"]),
+        (&json!(1), labels)
+    );
+    let pod = &deployment["template"]["spec"];
+    let mut spread = list(&pod["topologySpreadConstraints"]);
+    assert!(spread.all(|of| &of["labelSelector"]["matchLabels"] == labels), "{pod}");
     let container = &pod["containers"][0];
-    assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true);
-    for probe in ["readinessProbe", "startupProbe"] {
-        assert_eq!(container[probe]["httpGet"]["path"], "/readyz");
-    }
-    let ports: Vec<_> =
-        list(&container["ports"]).map(|port| port["containerPort"].as_u64()).collect();
-    let listening = [config_made.listen.address, config_made.admin.address];
-    assert_eq!(ports, listening.map(|address| Some(u64::from(address.port()))));
+    assert!(container["startupProbe"].is_null(), "it would end pods that wait for the database");
+
+    let toml = str_of(&of_kind("ConfigMap")["data"]["cohortd.toml"]);
+    let address = database(&in_the_pod(toml, container));
+    let (_, port) = address.split_once("db.internal:").expect("its host");
+    let port: u64 = port.split(',').next().and_then(|port| port.parse().ok()).expect("its port");
+    let open = list(&of_kind("NetworkPolicy")["spec"]["egress"]);
+    let mut open = open.flat_map(|rule| list(&rule["ports"])).map(|of| &of["port"]);
+    assert!(open.any(|of| *of == port), "the database can be reached");
 }
 
 /// The Ingress, monitors and the like refer to its ports and labels.
-fn what_is_around_the_pod_finds_it() {
-    let manifests = yaml("kubernetes/cohortd.yaml");
+fn what_is_around_the_pods_finds_them() {
+    WORKLOADS.into_iter().for_each(finds_the_pods);
+}
+
+fn finds_the_pods((file, kind): (&str, &str)) {
+    let manifests = yaml(file);
     let of_kind = |kind: &str| {
         manifests.iter().filter(move |manifest| manifest["kind"] == kind).collect::<Vec<&Value>>()
     };
-    let pod = &of_kind("StatefulSet")[0]["spec"]["template"];
+    let pod = &of_kind(kind)[0]["spec"]["template"];
     let labels = &pod["metadata"]["labels"];
     let container = &pod["spec"]["containers"][0];
     let ports: Vec<&Value> = list(&container["ports"]).map(|port| &port["name"]).collect();
@@ -322,34 +464,50 @@ fn what_is_around_the_pod_finds_it() {
     let service = services.iter().find(is_it).expect("there is such a service");
     assert_eq!(service["spec"]["ports"][0]["name"], backend["port"]["name"]);
     let limit = &ingress["metadata"]["annotations"]["nginx.ingress.kubernetes.io/proxy-body-size"];
-    let body = in_the_pod(toml).listen.limits.body_limit_bytes >> 20;
+    let body = in_the_pod(toml, container).listen.limits.body_limit_bytes >> 20;
     assert_eq!(limit, &json!(format!("{body}m")), "what Segment may send passes");
 }
 
 fn kubernetes_takes_the_manifests() {
     let validate = python::KUBERNETES_VALIDATE.program("kubernetes-validate");
-    for file in ["kubernetes/cohortd.yaml", "kubernetes/ingress.yaml"] {
+    for file in ["kubernetes/cohortd.yaml", "kubernetes/replicas.yaml", "kubernetes/ingress.yaml"] {
         accepts(&validate, &["--strict", str_path(&config(file))]);
     }
 }
 
-fn the_systemd_unit_is_sound_and_makes_a_configuration() {
-    let unit = text("cohortd.service");
-    let values = |key: &str| {
-        let key = format!("{key}=");
-        unit.lines().filter_map(move |line| line.strip_prefix(key.as_str()).map(str::to_owned))
-    };
-    let variables: Vec<(String, String)> = values("Environment")
-        .map(|pair| {
-            pair.split_once('=').map(|(n, v)| (n.to_owned(), v.to_owned())).expect("a pair")
-        })
-        .collect();
+/// The values of a key in a unit.
+fn values(unit: &str, key: &str) -> Vec<String> {
+    let key = format!("{key}=");
+    unit.lines().filter_map(|line| line.strip_prefix(key.as_str()).map(str::to_owned)).collect()
+}
+
+/// The configuration under a unit, beside the file of the README.
+fn configured_under(unit: &str) -> Config {
+    let pairs = values(unit, "Environment");
+    let pairs = pairs.iter().map(|pair| pair.split_once('=').expect("a pair"));
+    // The last one of a name counts.
+    let variables: BTreeMap<String, String> =
+        pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let variables: Vec<(String, String)> = variables.into_iter().collect();
     let rest = pages::file_with("toml", "service_token_file = \"launchdarkly-token\"");
-    let secrets: Vec<String> = values("LoadCredential").collect();
+    let secrets = values(unit, "LoadCredential");
     let secrets: Vec<&str> = secrets.iter().filter_map(|of| of.split(':').next()).collect();
     let config_made = loaded(Some(rest), &variables, "%d", &secrets);
     assert_eq!(config_made.warnings, [""; 0]);
     demands_both(&config_made);
+    config_made
+}
+
+fn the_systemd_unit_becomes_a_replica_by_what_the_manual_adds() {
+    let added = pages::file_with("ini", "LoadCredential=ledger-url:");
+    let config_made = configured_under(&format!("{}\n{added}", text("cohortd.service")));
+    assert_eq!(database(&config_made), "PostgreSQL at db.internal:5432, database cohortd");
+}
+
+fn the_systemd_unit_is_sound_and_makes_a_configuration() {
+    let unit = text("cohortd.service");
+    let config_made = configured_under(&unit);
+    let values = |key: &str| values(&unit, key).into_iter();
     let stop = values("TimeoutStopSec").next().and_then(|text| text.parse().ok()).expect("seconds");
     assert!(Duration::from_secs(stop) > config_made.stop.grace_period);
     assert_eq!(values("Type").next().as_deref(), Some("notify"));
@@ -371,7 +529,9 @@ fn the_image_says_the_version_that_it_has() {
 /// Files that the README and the manual have people create in the source tree are not committed by mistake.
 fn git_ignores_what_the_lines_of_the_pages_make() {
     let ignored = include_str!("../../.gitignore");
-    for made in ["segment-secret", "admin-token", "prometheus-token"] {
+    for made in
+        ["segment-secret", "admin-token", "prometheus-token", "ledger-password", "ledger-url"]
+    {
         assert!(pages::lines_with(&format!("> {made}")).contains(made));
         assert!(ignored.lines().any(|line| line == format!("/{made}")), "{made}");
     }
@@ -418,10 +578,15 @@ tests![
     prometheus_takes_the_queries_of_the_dashboard.needs(&PROMTOOL),
     the_alertmanager_is_the_one_that_prometheus_tells,
     the_compose_file_makes_a_configuration_and_mounts_what_is_there,
-    the_kubernetes_manifests_have_one_writer_and_an_end_in_time,
-    what_is_around_the_pod_finds_it,
+    the_compose_file_of_replicas_shares_a_database_and_has_them_found.needs(&SH),
+    haproxy_takes_the_way_in_to_replicas.needs(&HAPROXY),
+    pods_in_kubernetes_are_locked_down_and_end_in_time.needs(&SH),
+    a_ledger_on_a_volume_has_one_writer,
+    replicas_in_kubernetes_share_a_database_and_are_never_away_together.needs(&SH),
+    what_is_around_the_pods_finds_them.needs(&SH),
     kubernetes_takes_the_manifests.needs(&KUBERNETES_VALIDATE),
     the_systemd_unit_is_sound_and_makes_a_configuration,
+    the_systemd_unit_becomes_a_replica_by_what_the_manual_adds.needs(&SH),
     the_image_says_the_version_that_it_has,
     git_ignores_what_the_lines_of_the_pages_make,
     systemd_takes_the_unit.needs(&SYSTEMD_ANALYZE),

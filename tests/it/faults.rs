@@ -343,7 +343,7 @@ async fn p5_a_kill_during_a_split_forgets_nothing_that_was_learnt() {
     assert!(calls.refused <= 10, "{} calls were refused: it began again", calls.refused);
     assert!(cohortd.stop().0.success());
     let parked: Vec<String> =
-        installation.parked().into_iter().map(|parked| parked.context_key).collect();
+        installation.parked().await.into_iter().map(|parked| parked.context_key).collect();
     assert_eq!(parked, [user(77)]);
 }
 
@@ -389,7 +389,7 @@ async fn p1_a_kill_during_a_migration_leaves_a_ledger_that_can_be_migrated() {
         installation.drained().await;
         assert!(cohortd.stop().0.success());
         assert_eq!(installation.types(None, &["ledger", "check"]).code, 0, "sync {sync}");
-        let parked = installation.parked();
+        let parked = installation.parked().await;
         assert_eq!(parked.len(), 1, "who was refused is still parked");
     }
 }
@@ -612,7 +612,7 @@ async fn p4_a_token_that_is_revoked_and_restored_under_load_loses_nothing() {
     installation.drained().await;
     assert_eq!(launchdarkly.overlaps(), 0);
     assert!(cohortd.stop().0.success());
-    assert!(installation.parked().is_empty());
+    assert!(installation.parked().await.is_empty());
 }
 
 async fn p5_poison_among_a_thousand_is_parked_exactly_and_in_few_calls() {
@@ -635,7 +635,7 @@ async fn p5_poison_among_a_thousand_is_parked_exactly_and_in_few_calls() {
         assert_eq!(cohortd.status().await["destinations"]["production"]["state"], "attention");
         assert!(cohortd.stop().0.success());
         let parked: BTreeSet<String> =
-            installation.parked().into_iter().map(|parked| parked.context_key).collect();
+            installation.parked().await.into_iter().map(|parked| parked.context_key).collect();
         assert_eq!(parked, users((0..1000).filter(|number| is_bad(*number))));
     }
 }
@@ -660,7 +660,7 @@ async fn p4_a_storm_of_conflicts_passes_and_everything_is_told() {
     }
     installation.drained().await;
     assert!(cohortd.stop().0.success());
-    assert!(installation.parked().is_empty());
+    assert!(installation.parked().await.is_empty());
 }
 
 async fn p2_a_thousand_duplicates_are_told_once() {

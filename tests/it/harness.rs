@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use cohortd::clock::SystemClock;
 use cohortd::ledger::{
-    EmbeddedLedger, Operations, ParkedAfter, ParkedView, Retention, Settings, Writer,
+    EmbeddedLedger, MemberView, Operations, ParkedAfter, ParkedView, RejectedView, Retention,
+    Settings, Writer,
 };
 use cohortd::membership::DestinationName;
 use cohortd::sandbox::{Account, StandIn, sign};
@@ -23,6 +24,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::needs::program;
+use crate::postgresql;
 
 /// Longer than anything takes on a busy machine; a test that waits this long has failed.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -55,6 +57,8 @@ pub async fn launchdarkly_with(others: &[(&str, &str)]) -> StandIn {
 /// The daemon's configuration and ledger, across restarts.
 pub struct Installation {
     pub directory: tempfile::TempDir,
+    /// The URL of the database that the ledger is in, unless it is in the directory.
+    pub database: Option<String>,
     variables: BTreeMap<String, String>,
     client: reqwest::Client,
 }
@@ -108,15 +112,21 @@ impl Installation {
             .build();
         let mut installation = Self {
             directory,
+            database: postgresql::is_wanted().then(postgresql::new_database),
             variables: BTreeMap::new(),
             client: client.expect("a plain client can be built"),
         };
         let ledger = installation.ledger_path().display().to_string();
+        let place = match installation.database.clone() {
+            None => ("ledger.path", ledger),
+            Some(url) => ("ledger.url", url),
+        };
         let base_url = launchdarkly.url().to_string();
         for (key, value) in [
             ("listen.address", "127.0.0.1:0"),
             ("admin.address", "127.0.0.1:0"),
-            ("ledger.path", &ledger),
+            (place.0, &*place.1),
+            ("ledger.lease_ttl_s", "2"),
             ("log.level", "debug"),
             ("delivery.linger_ms", "20"),
             ("delivery.request_timeout_ms", "400"),
@@ -293,6 +303,9 @@ impl Installation {
     /// flight, no reassertion is due later, no operation on a whole audience is running, and no answered
     /// request is in the journal alone.
     pub async fn drained(&self) {
+        if let Some(url) = &self.database {
+            return postgresql::drained(url).await;
+        }
         let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
         let path = self.ledger_path().join("ledger.db");
         let db = rusqlite::Connection::open_with_flags(path, flags).expect("the ledger is there");
@@ -321,10 +334,31 @@ impl Installation {
     }
 
     /// The parked members in the ledger of a stopped daemon.
-    pub fn parked(&self) -> Vec<ParkedView> {
-        let parked =
-            self.ledger().reader().parked(&production(), None, &ParkedAfter::default(), 10_000);
+    pub async fn parked(&self) -> Vec<ParkedView> {
+        if let Some(url) = &self.database {
+            return postgresql::parked(url).await;
+        }
+        let all = ParkedAfter::default();
+        let parked = self.ledger().reader().parked(&production(), None, &all, 10_000);
         parked.expect("the ledger can be read")
+    }
+
+    /// The rejected events in the ledger of a stopped daemon.
+    pub async fn rejected(&self) -> Vec<RejectedView> {
+        match &self.database {
+            None => {
+                self.ledger().reader().rejected(&production(), 0, 10_000).expect("it can be read")
+            }
+            Some(url) => postgresql::rejected(url).await,
+        }
+    }
+
+    /// Every member in the ledger of a stopped daemon.
+    pub async fn members(&self) -> Vec<MemberView> {
+        match &self.database {
+            None => self.ledger().reader().members(&production()).expect("the ledger can be read"),
+            Some(url) => postgresql::members(url).await,
+        }
     }
 
     /// Opens the ledger of a stopped daemon, for inspection.

@@ -51,6 +51,7 @@ mod operator;
 mod ordering;
 mod outage;
 mod pages;
+mod postgresql;
 mod progress;
 mod proxy_protocol;
 mod python;
@@ -60,6 +61,7 @@ mod receive;
 mod reconcile;
 mod refused;
 mod reload;
+mod replicas;
 mod restore;
 mod routes;
 mod sandbox;
@@ -73,6 +75,7 @@ mod telemetry;
 mod terminal;
 mod threads;
 mod tls;
+mod truth;
 mod verdict;
 mod words;
 
@@ -125,6 +128,7 @@ fn main() -> std::process::ExitCode {
         operator::tests(),
         ordering::tests(),
         outage::tests(),
+        postgresql::tests(),
         progress::tests(),
         proxy_protocol::tests(),
         reactions::tests(),

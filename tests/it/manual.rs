@@ -16,7 +16,7 @@ use crate::needs::{CURL, SH};
 use crate::pages;
 
 /// Commands with these beginnings are not run, and why.
-const NOT_TYPED: [(&str, &str); 26] = [
+const NOT_TYPED: [(&str, &str); 29] = [
     ("cargo build ", "builds for minutes; tests/it/containers.rs builds the same within the image"),
     ("cargo run ", "builds for minutes; tests/it/sandbox.rs runs the sandbox"),
     ("cargo test", "is what runs this"),
@@ -26,6 +26,9 @@ const NOT_TYPED: [(&str, &str); 26] = [
     ("cohortd ledger restore ", "wants no daemon; tests/it/restore.rs"),
     ("cohortd run", "is the daemon that all others ask"),
     ("cohortd sandbox", "tests/it/sandbox.rs"),
+    ("LEDGER_PASSWORD_FILE=", "wants a server of PostgreSQL that is not used for anything else"),
+    ("createdb ", "wants a server of PostgreSQL, as the line below it"),
+    ("printf ", "tests/it/deployment.rs types it"),
     ("CLIENT_SIDE_ID=", "wants images of others; tests/it/deployment.rs reads the file"),
     ("docker ", "tests/it/containers.rs types it where there is an engine"),
     (
@@ -49,11 +52,12 @@ const NOT_TYPED: [(&str, &str); 26] = [
 ];
 
 /// Files that contain this are not loaded, and why.
-const NOT_LOADED: [(&str, &str, &str); 4] = [
+const NOT_LOADED: [(&str, &str, &str); 5] = [
     ("json", "\"createSegment\"", "is for LaunchDarkly, which reads it"),
     ("js", "new Analytics(", "tests/it/segment_sdk.rs runs Segment's SDK like this"),
     ("js", "AnalyticsBrowser.load(", "wants a browser and Segment's script"),
     ("ini", "AmbientCapabilities=", "tests/it/booted.rs has systemd read it"),
+    ("ini", "LoadCredential=ledger-url:", "tests/it/deployment.rs makes a configuration of it"),
 ];
 
 /// A code block or code span of a page.

@@ -58,6 +58,15 @@ pub static LOCALHOST: Need = Need::new(|| {
     })
 });
 
+/// A ledger in a database, on a server of its own.
+pub static POSTGRESQL: Need = Need::new(|| {
+    let lack = || Lack {
+        why: "PostgreSQL was not found when the tests were built".to_owned(),
+        remedy: Remedy::Packages("postgresql"),
+    };
+    option_env!("POSTGRESQL_PROGRAMS").map(|_| ()).ok_or_else(lack)
+});
+
 /// To start a daemon that inherits something from its parent.
 pub static SH: Need = Need::new(|| installed("sh", "dash"));
 /// To call the API as the manual does.
@@ -66,6 +75,8 @@ pub static CURL: Need = Need::new(|| installed("curl", "curl"));
 pub static BASH: Need = Need::new(|| installed("bash", "bash"));
 /// To check metrics and alerts with Prometheus' own tool.
 pub static PROMTOOL: Need = Need::new(|| installed("promtool", "prometheus"));
+/// To check the way in to replicas with the proxy itself.
+pub static HAPROXY: Need = Need::new(|| installed("haproxy", "haproxy"));
 /// To check the unit with systemd's own tool.
 pub static SYSTEMD_ANALYZE: Need = Need::new(|| installed("systemd-analyze", "systemd"));
 

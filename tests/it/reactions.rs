@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::Instant;
 
 use crate::harness::{
-    Cohortd, DEADLINE, ENVIRONMENT, Installation, SERVICE_TOKEN, identify, launchdarkly, production,
+    Cohortd, DEADLINE, ENVIRONMENT, Installation, SERVICE_TOKEN, identify, launchdarkly,
 };
 
 const NOW_MS: i64 = 1_750_000_000_000;
@@ -67,9 +67,9 @@ fn fail_first(launchdarkly: &StandIn, count: u64, fault: Fault) {
 }
 
 /// Stops the daemon. Returns the parked members in its ledger.
-fn stop_and_see_parked(cohortd: Cohortd, installation: &Installation) -> BTreeSet<String> {
+async fn stop_and_see_parked(cohortd: Cohortd, installation: &Installation) -> BTreeSet<String> {
     assert!(cohortd.stop().0.success());
-    installation.parked().into_iter().map(|parked| parked.context_key).collect()
+    installation.parked().await.into_iter().map(|parked| parked.context_key).collect()
 }
 
 /// How many members were parked since the start.
@@ -105,8 +105,7 @@ async fn every_2xx_settles_a_batch() {
         installation.drained().await;
         assert_eq!(launchdarkly.calls().total, 1, "{status}");
         assert!(cohortd.stop().0.success());
-        let ledger = installation.ledger();
-        for member in ledger.reader().members(&production()).expect("readable") {
+        for member in installation.members().await {
             assert_eq!((member.told, member.pending), (Some(true), false), "{status}");
         }
     }
@@ -134,7 +133,7 @@ async fn one_refused_member_is_parked_with_launchdarklys_words_and_the_others_ar
         cohortd.until_logged("members refused: parked; the latest is shown").await;
         assert!(cohortd.stop().0.success());
 
-        let parked = installation.parked();
+        let parked = installation.parked().await;
         let [parked] = &parked[..] else { panic!("one is parked, not {}", parked.len()) };
         assert_eq!((parked.audience.as_str(), parked.context_key.as_str()), ("aud_vip", "user017"));
         assert_eq!((parked.status, parked.code.as_str()), (status, "invalid_request"));
@@ -167,7 +166,7 @@ async fn a_newer_value_of_a_parked_member_travels_alone_until_it_is_taken() {
         .collect();
     assert_eq!(sizes.iter().sum::<usize>(), 5);
     assert!(sizes.contains(&1), "{sizes:?}");
-    assert_eq!(stop_and_see_parked(cohortd, &installation), users([]));
+    assert_eq!(stop_and_see_parked(cohortd, &installation).await, users([]));
 }
 
 async fn a_refused_token_or_environment_holds_the_destination_until_it_is_mended() {
@@ -218,7 +217,7 @@ async fn a_refused_token_or_environment_holds_the_destination_until_it_is_mended
         cohortd.until_status(|status| destination(status)["state"] == "ok").await;
         cohortd.until_logged("destination no longer held").await;
         installation.drained().await;
-        assert_eq!(stop_and_see_parked(cohortd, &installation), users([]));
+        assert_eq!(stop_and_see_parked(cohortd, &installation).await, users([]));
     }
 }
 
@@ -242,7 +241,7 @@ async fn a_conflict_is_tried_again_soon_and_delays_no_other_audience() {
     let behaved = Instant::now();
     until_in(&launchdarkly, "contended", 0..3).await;
     assert!(behaved.elapsed() < Duration::from_secs(10), "the ceiling of its pause is 5 s");
-    assert_eq!(stop_and_see_parked(cohortd, &installation), users([]));
+    assert_eq!(stop_and_see_parked(cohortd, &installation).await, users([]));
 }
 
 async fn a_batch_that_is_too_large_is_halved_until_it_fits() {
@@ -258,7 +257,7 @@ async fn a_batch_that_is_too_large_is_halved_until_it_fits() {
     enter(&cohortd, "vip", 50..100).await;
     until_in(&launchdarkly, "vip", 0..100).await;
     assert_eq!(launchdarkly.calls().refused, refused);
-    assert_eq!(stop_and_see_parked(cohortd, &installation), users([]));
+    assert_eq!(stop_and_see_parked(cohortd, &installation).await, users([]));
 }
 
 async fn a_member_that_is_too_large_alone_is_parked_and_the_others_are_delivered() {
@@ -272,7 +271,7 @@ async fn a_member_that_is_too_large_alone_is_parked_and_the_others_are_delivered
     enter(&cohortd, "vip", 0..20).await;
     until_in(&launchdarkly, "vip", (0..20).filter(|number| *number != 5)).await;
     installation.drained().await;
-    assert_eq!(stop_and_see_parked(cohortd, &installation), users([5]));
+    assert_eq!(stop_and_see_parked(cohortd, &installation).await, users([5]));
 }
 
 /// Records when each call arrives.
@@ -375,7 +374,7 @@ async fn what_is_unavailable_is_tried_until_it_takes_the_batch() {
         cohortd.until_logged("LaunchDarkly is unavailable: will retry").await;
         cohortd.until_logged("delivered").await;
         installation.drained().await;
-        assert_eq!(stop_and_see_parked(cohortd, &installation), users([]), "{case}");
+        assert_eq!(stop_and_see_parked(cohortd, &installation).await, users([]), "{case}");
         assert_eq!(launchdarkly.overlaps(), 0, "{case}");
     }
 }
@@ -472,7 +471,7 @@ async fn a_refusal_of_everybody_holds_the_destination_and_parks_nobody() {
         until_in(&launchdarkly, "vip", (0..30).chain(before)).await;
         cohortd.until_status(|status| destination(status)["state"] == "ok").await;
         installation.drained().await;
-        assert_eq!(stop_and_see_parked(cohortd, &installation), users([]));
+        assert_eq!(stop_and_see_parked(cohortd, &installation).await, users([]));
     }
 }
 
@@ -490,7 +489,7 @@ async fn after_a_false_alarm_exactly_the_refused_are_parked() {
         .until_logged("many members in a row were refused: finding out whether every member is")
         .await; // the alarm was raised
     assert_eq!(cohortd.count_logged(HELD), 0, "and a false one");
-    assert_eq!(stop_and_see_parked(cohortd, &installation), users(marked));
+    assert_eq!(stop_and_see_parked(cohortd, &installation).await, users(marked));
 }
 
 /// However many members are parked, the log reports it at once and then once a minute, with their number.
@@ -577,7 +576,7 @@ async fn while_many_are_parked_one_by_one_the_verdict_is_steady() {
     assert_eq!(cohortd.count_logged(HELD), 0);
     let taken = (0..500).chain(800..2400);
     until_in(&launchdarkly, "vip", taken).await;
-    assert_eq!(stop_and_see_parked(cohortd, &installation), users(500..800));
+    assert_eq!(stop_and_see_parked(cohortd, &installation).await, users(500..800));
 }
 
 /// With nothing left to deliver, a member that was accepted before is probed, or the status says what the
@@ -640,7 +639,7 @@ async fn a_false_alarm_ends_although_the_first_probe_meets_an_outage() {
     assert_eq!(probes.lock().expect("nothing panics")[1..], [1, 1], "with none in between");
     installation.drained().await;
     cohortd.until_status(|status| destination(status)["state"] == "attention").await;
-    assert_eq!(stop_and_see_parked(cohortd, &installation), users(1..13));
+    assert_eq!(stop_and_see_parked(cohortd, &installation).await, users(1..13));
 }
 
 tests![

@@ -16,6 +16,7 @@ use clap::Parser;
 use libtest_mimic::{Completion, Conclusion, Failed, FormatSetting, Trial};
 
 use crate::needs::{self, Lack, Need};
+use crate::postgresql;
 
 /// The tests of a file, by name. Each may be followed by method calls on its [`Test`]:
 /// `a_kill_loses_nothing.needs(&STRACE)`.
@@ -49,6 +50,17 @@ impl Test {
         let (_, name) = path.split_once("::").expect("a crate comes first");
         // At least one thread remains for the stand-in while the test waits for a process.
         Self { name, needs: Vec::new(), workers: 2, body: Box::new(|workers| body.run(workers)) }
+    }
+
+    /// The same test with the ledger in a database.
+    pub fn on_postgresql(self) -> Self {
+        let name = format!("{}{}", postgresql::PREFIX, self.name);
+        Self { name: name.leak(), ..self }.needs(&needs::POSTGRESQL)
+    }
+
+    /// Whether it is this one, by the end of its name.
+    pub fn is(&self, name: &str) -> bool {
+        self.name.ends_with(name)
     }
 
     /// Ignores the test where this is not available.

@@ -229,7 +229,7 @@ async fn a_lone_member_is_parked_only_if_it_is_refused_again() {
         let there = launchdarkly.segments(ENVIRONMENT);
         assert_eq!(there.contains_key("aud_vip"), parked.is_empty(), "{refusals} refusals");
         assert!(cohortd.stop().0.success());
-        let found = installation.parked();
+        let found = installation.parked().await;
         let found: Vec<&str> = found.iter().map(|parked| parked.context_key.as_str()).collect();
         assert_eq!(found, parked, "{refusals} refusals");
         let ledger = installation.ledger();

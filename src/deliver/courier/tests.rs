@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use crate::deliver::simulation::{BOUNDS, START, delta, destinations, production}
 use crate::launchdarkly::classify;
 use crate::ledger::memory::MemoryLedger;
 use crate::ledger::{Intake, Operations, Recorder};
+use crate::membership::Timestamp;
 
 const DEADLINE: Duration = Duration::from_secs(3600);
 
@@ -35,6 +37,60 @@ impl Api for Answers {
         sleep(Duration::from_secs(1)).await;
         let status = StatusCode::from_u16(status.unwrap_or(204)).expect("a status");
         classify(status, &HeaderMap::new(), b"{}")
+    }
+}
+
+/// An outbox of a destination that is not always this process's.
+#[derive(Debug)]
+struct Shared {
+    outbox: Arc<dyn Outbox>,
+    /// How often the ledger does not answer, and a call may not be made; how long calls may take.
+    silences: AtomicUsize,
+    refusals: AtomicUsize,
+    lasts: Duration,
+    /// What was released.
+    released: Mutex<Vec<Unheard>>,
+}
+
+/// Counts down; whether there was anything to count.
+fn is_left(count: &AtomicUsize) -> bool {
+    count.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
+}
+
+#[async_trait]
+impl Outbox for Shared {
+    async fn backlog(&self) -> Result<Vec<Backlog>, LedgerError> {
+        if is_left(&self.silences) {
+            return Err(LedgerError::Unavailable("no answer".to_owned()));
+        }
+        self.outbox.backlog().await
+    }
+
+    fn news(&self) -> watch::Receiver<()> {
+        self.outbox.news()
+    }
+
+    fn paused_since(&self) -> Option<Timestamp> {
+        None
+    }
+
+    async fn claim(&self, claim: Claim) -> Result<Option<Batch>, LedgerError> {
+        self.outbox.claim(claim).await
+    }
+
+    async fn report(&self, report: Report) -> Result<(), LedgerError> {
+        if let Report::Release(_, unheard) = &report {
+            self.released.lock().expect("no test panics with it").push(*unheard);
+        }
+        self.outbox.report(report).await
+    }
+
+    fn may_call(&self, _: &Batch) -> bool {
+        !is_left(&self.refusals)
+    }
+
+    async fn until_over(&self, _: &Batch) {
+        sleep(self.lasts).await;
     }
 }
 
@@ -63,6 +119,14 @@ fn policy() -> Policy {
 
 impl Running {
     fn start(policy: Policy, statuses: &[u16]) -> Self {
+        Self::start_with(policy, statuses, |outbox| outbox)
+    }
+
+    fn start_with(
+        policy: Policy,
+        statuses: &[u16],
+        share: impl FnOnce(Arc<dyn Outbox>) -> Arc<dyn Outbox>,
+    ) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(START));
         let ledger = MemoryLedger::new(Arc::clone(&clock), BOUNDS, destinations());
         let statuses = Mutex::new(statuses.iter().copied().collect());
@@ -73,7 +137,7 @@ impl Running {
             "client-side-id".to_owned(),
             Arc::clone(&answers) as Arc<dyn Api>,
             policy,
-            ledger.outbox(&production()),
+            share(ledger.outbox(&production())),
             clock,
             StdRng::seed_from_u64(1),
             Arc::clone(&counters),
@@ -232,4 +296,43 @@ async fn a_courier_that_stops_gives_back_what_it_keeps() {
     running.stop.cancel();
     running.courier.await.expect("no panic").expect("no error");
     assert_eq!(outbox.backlog().await.expect("it is there")[0].waiting, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_is_made_only_where_it_may_be_and_given_up_when_it_may_no_more() {
+    let long = Duration::from_secs(9);
+    let short = Duration::from_millis(900); // an answer takes a second
+    // How often it may not be made, how long it may take; what is released, and the calls in all.
+    let rows: [(usize, Duration, &[Unheard], usize); 3] = [
+        (0, long, &[], 1),
+        (2, long, &[Unheard::Unsent; 2], 1),
+        (0, short, &[Unheard::Perhaps; 2], 3),
+    ];
+    for (refusals, lasts, expected, calls) in rows {
+        let mut shared = None;
+        let running = Running::start_with(policy(), &[], |outbox| {
+            let refusals = AtomicUsize::new(refusals);
+            let (silences, released) = (AtomicUsize::new(0), Mutex::default());
+            let outbox = Arc::new(Shared { outbox, silences, refusals, lasts, released });
+            shared = Some(Arc::clone(&outbox));
+            outbox
+        });
+        let shared = shared.expect("it was made");
+        running.enter(1).await;
+        let released = || shared.released.lock().expect("no test panics with it").clone();
+        running.until("made", |of| of.calls() == calls && released().len() == expected.len()).await;
+        assert_eq!(released(), expected, "{refusals} times, {lasts:?}");
+        assert_eq!(running.failing(), 0, "LaunchDarkly has not failed");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ledger_that_does_not_answer_for_a_while_ends_no_courier() {
+    let running = Running::start_with(policy(), &[], |outbox| {
+        let (silences, refusals) = (AtomicUsize::new(5), AtomicUsize::new(0));
+        Arc::new(Shared { outbox, silences, refusals, lasts: DEADLINE, released: Mutex::default() })
+    });
+    running.enter(1).await;
+    running.until_taken().await;
+    assert_eq!(running.calls(), 1);
 }

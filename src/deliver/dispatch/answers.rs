@@ -287,9 +287,9 @@ impl Dispatch {
 }
 
 fn halves(batch: Batch) -> [Batch; 2] {
-    let Batch { route, mut members } = batch;
+    let Batch { route, mut members, token } = batch;
     let other = members.split_off(members.len() / 2);
-    [Batch { route: Arc::clone(&route), members }, Batch { route, members: other }]
+    [Batch { route: Arc::clone(&route), members, token }, Batch { route, members: other, token }]
 }
 
 fn park_reason(refusal: Option<&Refusal>) -> ParkReason {

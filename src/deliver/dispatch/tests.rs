@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::launchdarkly::{Answer, Fate, Outcome, RateLimits, Window, classify};
-use crate::ledger::{Backlog, ClaimedMember};
+use crate::ledger::{Backlog, ClaimedMember, SOLE_OWNER};
 use crate::membership::{AudienceKey, ContextKind, DestinationName, Membership};
 
 const FLOOR: Duration = Duration::from_millis(500);
@@ -196,7 +196,7 @@ fn batch(audience: &AudienceId, members: Vec<String>) -> Batch {
         membership: Membership::In,
         version: Timestamp(1),
     };
-    Batch { route, members: members.into_iter().map(member).collect() }
+    Batch { route, members: members.into_iter().map(member).collect(), token: SOLE_OWNER }
 }
 
 fn names(batch: &Batch) -> Vec<String> {
@@ -347,13 +347,28 @@ fn a_call_of_before_a_change_cannot_hold_what_was_changed() {
     world.now += LINGER;
     let before = world.next().expect("they are due");
     world.dispatch.change(policy(10), world.now);
-    let reports = world.dispatch.refused_before_change(before.clone());
+    let reports = world.dispatch.came_back(before.clone(), Unheard::No);
     assert!(matches!(&reports[..], [Report::Release(_, Unheard::No)]), "{reports:?}");
     assert_eq!(world.dispatch.standing(), Standing::default());
     world.add("a", names(&before));
     world.now += LINGER;
     world.run(99, |_, _| status(204));
     assert_eq!(world.taken.len(), 5);
+}
+
+#[test]
+fn what_was_not_sent_or_was_given_up_is_nobodys_fault() {
+    for unheard in [Unheard::Unsent, Unheard::Perhaps] {
+        let mut world = World::new(10);
+        world.add("a", people(5));
+        world.now += LINGER;
+        let unsent = world.next().expect("they are due");
+        let reports = world.dispatch.came_back(unsent.clone(), unheard);
+        assert!(matches!(&reports[..], [Report::Release(_, of)] if *of == unheard), "{reports:?}");
+        world.add("a", names(&unsent));
+        world.now += LINGER;
+        assert_eq!(world.next().expect("without a pause").members.len(), 5);
+    }
 }
 
 #[test]
@@ -738,7 +753,7 @@ fn a_change_has_a_suspicion_looked_into_at_once() {
     world.run(1, |_, _| status(204));
     let other = suspicious_beside_a_call(&mut world);
     world.dispatch.change(policy(1), world.now);
-    world.dispatch.refused_before_change(other);
+    world.dispatch.came_back(other, Unheard::No);
     let probe = world.next().expect("at once");
     world.answer(probe, status(400));
     assert!(world.dispatch.standing().held.is_some(), "somebody who was taken is refused");

@@ -1,6 +1,7 @@
 //! A model of LaunchDarkly for simulations: its segments, and all that can go wrong on the way to it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ use crate::membership::AudienceId;
 
 /// Length of a rate limit window.
 const WINDOW: Duration = Duration::from_secs(10);
+/// A call is applied before its members are told once more, which is two request timeouts after its end.
+const LATEST: Duration = Duration::from_millis(19_990);
 
 /// LaunchDarkly, and all that can go wrong on the way to it.
 #[derive(Clone, Debug)]
@@ -38,9 +41,9 @@ pub(super) struct Inside {
     pub refused: BTreeSet<Who>,
     /// Until this time every call is answered with this status.
     pub spell: Option<(Instant, u16)>,
-    pub in_flight: BTreeSet<Who>,
-    /// Counts the couriers: what an earlier one left in flight does not concern the present one.
-    pub life: u64,
+    pub in_flight: BTreeMap<Who, Excuse>,
+    /// Members that were in two calls at once, with an excuse.
+    pub overlaps: usize,
     /// Calls per window; `None`: unlimited.
     pub limit: Option<u64>,
     pub window: u64,
@@ -68,21 +71,37 @@ fn apply_later(state: &Arc<Mutex<Inside>>, members: Vec<(Who, bool)>, after: Dur
     });
 }
 
-/// Members in flight, removed again however the call ends. If the courier is killed during the call,
-/// the call may still be applied later.
+/// Whether a call may overlap with another of the same member, because its process stood still since it last looked
+/// whether it may call: set while that is so.
+pub(super) type Excuse = Arc<AtomicBool>;
+
+/// Members in flight, removed again however the call ends. If the courier is killed during the call, or
+/// gives it up, the call may still be applied later.
 struct Flight {
     state: Arc<Mutex<Inside>>,
     members: Vec<(Who, bool)>,
-    life: u64,
+    excuse: Excuse,
+    /// When it is applied, if that is known.
+    applied_at: Option<Instant>,
+    is_decided: bool,
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
         let mut state = self.state.lock().expect("no run panics with it");
-        if state.life == self.life {
-            self.members.iter().for_each(|(who, _)| _ = state.in_flight.remove(who));
-        } else if state.chance.random_bool(0.5) {
+        for (who, _) in &self.members {
+            if state.in_flight.get(who).is_some_and(|of| Arc::ptr_eq(of, &self.excuse)) {
+                state.in_flight.remove(who);
+            }
+        }
+        let now = Instant::now();
+        if !self.is_decided && state.chance.random_bool(0.5) {
             let after = Duration::from_millis(state.chance.random_range(0..10_000));
+            self.applied_at = Some(now + after);
+        }
+        if let Some(at) = self.applied_at {
+            // Nothing is applied longer than this after its caller has heard that it is over.
+            let after = at.saturating_duration_since(now).min(LATEST);
             apply_later(&self.state, std::mem::take(&mut self.members), after);
         }
     }
@@ -102,14 +121,21 @@ enum Meets {
 #[async_trait]
 impl Api for Model {
     async fn send(&self, _: &AudienceId, body: Bytes) -> Answer {
+        self.call(body, Excuse::default()).await
+    }
+}
+
+impl Model {
+    pub async fn call(&self, body: Bytes, excuse: Excuse) -> Answer {
         let request: SyncRequest<'_> = serde_json::from_slice(&body).expect("it is our own");
         let members: Vec<(Who, bool)> = request
             .batch
             .iter()
             .map(|of| ((of.cohort_id.to_string(), of.user_id.to_string()), of.value))
             .collect();
-        let (meets, lasts, _flight) = self.begin(&members);
+        let (meets, lasts, mut flight) = self.begin(&members, excuse);
         sleep(lasts).await;
+        flight.is_decided = true;
         match meets {
             Meets::Nothing => {
                 let mut state = self.state.lock().expect("no run panics with it");
@@ -126,8 +152,10 @@ impl Api for Model {
                 self.answer(&state, status)
             }
             Meets::Silence(applied_after) => {
-                if let Some(after) = applied_after {
-                    apply_later(&self.state, members, after);
+                if applied_after == Some(Duration::ZERO) {
+                    self.state.lock().expect("no run panics with it").tell(&members);
+                } else {
+                    flight.applied_at = applied_after.map(|after| Instant::now() + after);
                 }
                 sleep(REQUEST_TIMEOUT.saturating_sub(lasts)).await;
                 let cause = "timeout".to_owned();
@@ -139,11 +167,15 @@ impl Api for Model {
 }
 
 impl Model {
-    fn begin(&self, members: &[(Who, bool)]) -> (Meets, Duration, Flight) {
+    fn begin(&self, members: &[(Who, bool)], excuse: Excuse) -> (Meets, Duration, Flight) {
         let mut state = self.state.lock().expect("no run panics with it");
         state.calls += 1;
         for (who, _) in members {
-            assert!(state.in_flight.insert(who.clone()), "in two requests at once (P3)");
+            if let Some(other) = state.in_flight.insert(who.clone(), Arc::clone(&excuse)) {
+                let is_excused = other.load(Ordering::SeqCst) || excuse.load(Ordering::SeqCst);
+                assert!(is_excused, "in two requests at once (P3)");
+                state.overlaps += 1;
+            }
         }
         let takes = Duration::from_millis(state.chance.random_range(5..300));
         let window = self.window();
@@ -164,8 +196,13 @@ impl Model {
         } else {
             Meets::Nothing
         };
-        let flight =
-            Flight { state: Arc::clone(&self.state), members: members.to_vec(), life: state.life };
+        let flight = Flight {
+            state: Arc::clone(&self.state),
+            members: members.to_vec(),
+            excuse,
+            applied_at: None,
+            is_decided: false,
+        };
         (meets, takes, flight)
     }
 

@@ -35,13 +35,34 @@ pub(crate) async fn a_member_is_in_one_batch_at_a_time_and_the_longest_pending_g
     assert_eq!(keys(&store.next("a").await), ["bob"]);
 }
 
+pub(crate) async fn a_call_may_be_made_and_finished_as_long_as_nobody_else_owns_the_destination<
+    S: Subject,
+>() {
+    let mut store = S::open(Setup::default()).await;
+    store.record(enter("a", &["ada"])).await;
+    for _ in 0..2 {
+        let batch = store.next("a").await;
+        let outbox = store.operations().outbox(&production());
+        assert!(outbox.may_call(&batch));
+        let is_over = tokio::select! {
+            biased;
+            () = outbox.until_over(&batch) => true,
+            () = std::future::ready(()) => false,
+        };
+        assert!(!is_over);
+        store.crash().await;
+    }
+    store.release(store.next("a").await, Unheard::Unsent).await;
+    assert_eq!(keys(&store.next("a").await), ["ada"], "there was no call");
+}
+
 pub(crate) async fn what_was_parked_travels_alone_until_it_is_taken<S: Subject>() {
     let mut store = S::open(Setup::default()).await;
     store.record(enter("a", &["ada", "bob", "cyd"])).await;
     let all = store.next("a").await;
-    let rest = Batch { members: all.members[1..].to_vec(), route: Arc::clone(&all.route) };
+    let rest = Batch { members: all.members[1..].to_vec(), ..all.clone() };
     let [first, second, third] = [0, 1, 2].map(|at| keys(&all)[at].to_owned());
-    store.park(Batch { members: all.members[..1].to_vec(), route: Arc::clone(&all.route) }).await;
+    store.park(Batch { members: all.members[..1].to_vec(), ..all.clone() }).await;
     store.release(rest, Unheard::No).await;
     assert_eq!(store.requeue("a", &[&first]).await, 1);
     store.reopen().await;
@@ -63,8 +84,8 @@ pub(crate) async fn the_halves_of_a_refused_batch_stay_apart_across_a_kill_until
     }
     let whole = store.next("a").await;
     let half = |range: std::ops::Range<usize>| Batch {
-        route: Arc::clone(&whole.route),
         members: whole.members[range].to_vec(),
+        ..whole.clone()
     };
     store.report(Report::Split(vec![half(0..2), half(2..4)])).await;
     assert!(store.claim("a", 9).await.is_none(), "they are still claimed");

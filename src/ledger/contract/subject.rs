@@ -324,5 +324,5 @@ pub(crate) fn tells(batch: &Batch) -> (&str, bool) {
 pub(crate) fn only(batch: &Batch, key: &str) -> Batch {
     let member = batch.members.iter().find(|of| of.context_key.as_str() == key);
     let members = vec![member.expect("it is in it").clone()];
-    Batch { route: Arc::clone(&batch.route), members }
+    Batch { members, ..batch.clone() }
 }

@@ -14,7 +14,7 @@ use crate::ledger::embedded::tables::{connections, members, soundness};
 use crate::ledger::{
     Batch, Claim, ClaimedMember, DestinationView, GuardLimits, Measure, MemberView, Members,
     Operations, OrderedDeletion, ParkReason, ParkedAfter, ParkedView, RejectedEvent, Report, Room,
-    Unheard,
+    Unheard, WriterFailure,
 };
 use crate::membership::{
     AudienceId, AudienceKey, ContextKey, ContextKind, Deletion, Membership, MembershipDelta, UserId,

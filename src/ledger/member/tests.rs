@@ -425,6 +425,33 @@ fn a_re_assertion_that_falls_into_a_call_is_made_up_for() {
     assert!(!story.settle(&claimed, 80), "and that is the end of it");
 }
 
+/// What becomes of whoever was in a call of an owner before: unheard at a takeover, unheard after a call that ended late,
+/// told once more though nothing is pending.
+#[test]
+fn calls_of_an_owner_before_are_made_up_for() {
+    let mut waits = Story::new();
+    waits.record(&enters(1), 10);
+    let mut rests = Story::new();
+    rests.record(&enters(1), 10).deliver(20);
+    let mut parked = Story::new();
+    parked.record(&enters(1), 10);
+    let claimed = parked.claim();
+    parked.park(&claimed, 20);
+    let rows = [
+        ("waits", waits, true, true, false),
+        ("rests", rests, false, false, true),
+        ("parked", parked, false, true, false),
+    ];
+    for (case, mut story, at_takeover, after_late, again) in rows {
+        let after = unheard(story.member());
+        let is_unheard = after.or(story.0.as_ref()).is_some_and(|of| of.unheard);
+        assert_eq!(is_unheard, at_takeover, "{case}, at a takeover");
+        let (next, is_told_again) = told_late(story.member());
+        story.apply(next);
+        assert_eq!((story.member().unheard, is_told_again), (after_late, again), "{case}, late");
+    }
+}
+
 #[test]
 fn a_parked_member_stays_parked_under_repeats_and_leaves_with_a_newer_value() {
     let mut story = Story::new();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::ledger::member::Member;
 use crate::ledger::memory::MemoryLedger;
 use crate::ledger::memory::state::{Key, Shared};
-use crate::ledger::{Batch, ClaimedMember};
+use crate::ledger::{Batch, ClaimedMember, SOLE_OWNER};
 use crate::membership::{AudienceId, DestinationName};
 
 impl MemoryLedger {
@@ -52,7 +52,11 @@ impl MemoryLedger {
             let Member { membership, version, .. } = of.members[key];
             ClaimedMember { context_key: key.1.clone(), membership, version }
         });
-        Batch { members: members.collect(), route: Arc::clone(&of.audiences[&keys[0].0].route) }
+        Batch {
+            members: members.collect(),
+            route: Arc::clone(&of.audiences[&keys[0].0].route),
+            token: SOLE_OWNER,
+        }
     }
 
     /// The other store takes a member for one that may have been in a call when its process died.

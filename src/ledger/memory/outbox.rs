@@ -11,6 +11,7 @@ use crate::ledger::memory::state::{Destination, Key, Shared, Stamps};
 use crate::ledger::picking::{Picked, Picking};
 use crate::ledger::{
     Backlog, Batch, Claim, ClaimedMember, LedgerError, Outbox, ParkReason, Report, Room, Route,
+    SOLE_OWNER,
 };
 use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp};
 
@@ -113,7 +114,7 @@ impl Destination {
         let members = picking.taken();
         let keys = members.iter().map(|of| (audience.clone(), of.context_key.clone()));
         self.claimed.extend(keys);
-        (!members.is_empty()).then_some(Batch { route, members })
+        (!members.is_empty()).then_some(Batch { route, members, token: SOLE_OWNER })
     }
 
     fn claim_again(
@@ -132,7 +133,7 @@ impl Destination {
         let (membership, version) = (member.membership, member.version);
         self.claimed.insert(key);
         let claimed = ClaimedMember { context_key: context_key.clone(), membership, version };
-        Some(Batch { route, members: vec![claimed] })
+        Some(Batch { route, members: vec![claimed], token: SOLE_OWNER })
     }
 
     fn claim_told(&mut self, stamps: &mut Stamps, after: Option<&Key>) -> Option<Batch> {

@@ -1,13 +1,22 @@
 //! What can go wrong with a statement, by what is done next. PostgreSQL's own words may quote rows, so only its
 //! SQLSTATE goes any further ([P8](crate::design::P8)).
 
+use std::error::Error;
+use std::io;
+use std::iter;
 use std::time::Duration;
 
 use rand::RngExt;
 use tokio::time::Instant;
 use tokio_postgres::error::SqlState;
 
+use crate::certificate;
 use crate::ledger::LedgerError;
+use crate::ledger::postgres::address::DatabaseAddress;
+
+/// What is wrong, and what to do, if the user may not make or change the tables.
+pub(crate) const LACKS_RIGHTS: &str = "the user of the database lacks rights: let it own the schema that its search_path \
+     begins with (CREATE SCHEMA cohortd AUTHORIZATION cohortd)";
 
 /// Why a transaction was not committed, or may not have been.
 #[derive(Debug, thiserror::Error)]
@@ -16,7 +25,7 @@ pub(crate) enum Failure {
     #[error("other transactions are in the way ({0})")]
     Again(String),
     /// The connection is gone, or does not reach a server that takes writes: the same again on a new one.
-    #[error("the connection to the database is lost ({0})")]
+    #[error("{0}")]
     Lost(String),
     /// The database cannot do it now.
     #[error("{0}")]
@@ -34,12 +43,48 @@ impl Failure {
     pub fn overtaken() -> Self {
         Self::Again("a row has changed".to_owned())
     }
+
+    /// The connection is gone.
+    pub fn lost(how: &str) -> Self {
+        Self::Lost(format!("the connection to the database is lost ({how})"))
+    }
+
+    /// No connection is to be had there.
+    pub fn unreached(address: &DatabaseAddress, why: &str) -> Self {
+        Self::Lost(format!("{address} cannot be reached: {why}"))
+    }
+
+    /// What became of an attempt to connect.
+    pub fn of_connecting(address: &DatabaseAddress, error: tokio_postgres::Error) -> Self {
+        if error.code().is_some() {
+            return Self::from(error);
+        }
+        if let Some(words) = certificate::words(&error, "sslrootcert in ledger.url") {
+            return Self::Unavailable(format!("{address}: {words}"));
+        }
+        let cause = iter::successors(error.source(), |error| (*error).source()).last();
+        let io = cause.and_then(|cause| cause.downcast_ref::<io::Error>());
+        match io.map(io::Error::kind) {
+            Some(io::ErrorKind::ConnectionRefused) => {
+                Self::unreached(address, "nobody listens there")
+            }
+            Some(io::ErrorKind::NotFound) => Self::unreached(address, "there is no such socket"),
+            Some(io::ErrorKind::TimedOut) => Self::unreached(address, "it does not answer"),
+            Some(io::ErrorKind::UnexpectedEof) => Self::unreached(address, "it hung up"),
+            Some(_) => Self::unreached(address, &io.map(ToString::to_string).unwrap_or_default()),
+            // The client's own words: of what it was asked to do, not of any row.
+            None => Self::unreached(
+                address,
+                &cause.map_or_else(|| error.to_string(), ToString::to_string),
+            ),
+        }
+    }
 }
 
 impl From<tokio_postgres::Error> for Failure {
     fn from(error: tokio_postgres::Error) -> Self {
         let Some(state) = error.code() else {
-            return Self::Lost(kind_of(&error).to_owned());
+            return Self::lost(if error.is_closed() { "closed" } else { "broken" });
         };
         let code = state.code();
         let said = |what: &str| format!("{what} (SQLSTATE {code})");
@@ -52,13 +97,20 @@ impl From<tokio_postgres::Error> for Failure {
             SqlState::ADMIN_SHUTDOWN,
             SqlState::CRASH_SHUTDOWN,
             SqlState::CANNOT_CONNECT_NOW,
-            SqlState::READ_ONLY_SQL_TRANSACTION,
-            SqlState::TOO_MANY_CONNECTIONS,
+            SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+            SqlState::INVALID_SQL_STATEMENT_NAME,
+            SqlState::DUPLICATE_PSTATEMENT,
             SqlState::IN_FAILED_SQL_TRANSACTION,
         ];
         match state {
             _ if again.contains(state) => Self::Again(code.to_owned()),
-            _ if lost.contains(state) || code.starts_with("08") => Self::Lost(code.to_owned()),
+            _ if *state == SqlState::READ_ONLY_SQL_TRANSACTION => Self::Lost(said(
+                "the database takes no writes: it is a standby, or was set read-only",
+            )),
+            _ if *state == SqlState::TOO_MANY_CONNECTIONS => Self::Lost(said(
+                "the database has no connection left: raise its max_connections, or lower ledger.connections",
+            )),
+            _ if lost.contains(state) || code.starts_with("08") => Self::lost(code),
             _ if code.starts_with("53") => {
                 Self::Unavailable(said("the database has no room: give it disk or memory"))
             }
@@ -68,9 +120,9 @@ impl From<tokio_postgres::Error> for Failure {
             _ if *state == SqlState::UNDEFINED_DATABASE => {
                 Self::Unavailable(said("there is no such database: create it, or see ledger.url"))
             }
-            _ if *state == SqlState::INSUFFICIENT_PRIVILEGE => Self::Unavailable(said(
-                "the user of the database lacks rights: it must own its schema",
-            )),
+            _ if *state == SqlState::INSUFFICIENT_PRIVILEGE => {
+                Self::Unavailable(said(LACKS_RIGHTS))
+            }
             _ if *state == SqlState::UNDEFINED_TABLE => Self::Unavailable(said(
                 "tables of the ledger are missing: the user's search_path leads elsewhere, or somebody dropped them",
             )),
@@ -89,11 +141,6 @@ impl From<Failure> for LedgerError {
             other => Self::Unavailable(other.to_string()),
         }
     }
-}
-
-/// What broke, without the text of a value.
-fn kind_of(error: &tokio_postgres::Error) -> &'static str {
-    if error.is_closed() { "closed" } else { "it cannot be reached, or does not understand" }
 }
 
 /// The tries of one transaction.

@@ -65,9 +65,18 @@ pub(crate) async fn count(
             }
         }
     }
-    for (no, guard) in guards {
-        write(tx, no, &guard).await?;
-    }
+    let texts: Vec<String> = guards.values().map(Guard::to_string).collect();
+    let are_held: Vec<bool> = guards.values().map(Guard::is_held).collect();
+    let numbers: Vec<i32> = guards.into_keys().collect();
+    tx.last(
+        "UPDATE audience a SET guard = i.guard, is_held = i.is_held
+         FROM unnest($1, $2, $3) AS i(no, guard, is_held) WHERE a.no = i.no",
+        vec![
+            (Box::new(numbers), Type::INT4_ARRAY),
+            (Box::new(texts), Type::TEXT_ARRAY),
+            (Box::new(are_held), Type::BOOL_ARRAY),
+        ],
+    );
     Ok(())
 }
 

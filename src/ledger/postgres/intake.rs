@@ -6,6 +6,7 @@ mod writing;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use tokio::try_join;
 use tokio_postgres::types::Type;
 
 use crate::ledger::counters::Tally;
@@ -64,12 +65,13 @@ pub(crate) async fn apply(
         Applied { recorded: vec![Recorded::default(); intakes.len()], ..Applied::default() };
     let has_deletions = intakes.iter().any(|intake| !intake.deletions.is_empty());
     let lock = if has_deletions { Lock::Exclusive } else { Lock::at(attempt) };
-    for no in by_destination.keys() {
-        lock.hold(tx, *no).await?;
-    }
+    // All of them before anything is read: the first reading goes along.
+    let mut unlocked: Vec<i32> = by_destination.keys().copied().collect();
     for (no, (name, settings, places)) in by_destination {
         let theirs: Vec<&Intake> = places.iter().map(|at| intakes[*at]).collect();
-        let mut group = Group::begin(shared, tx, lock, (no, name, settings), &theirs).await?;
+        let locks = std::mem::take(&mut unlocked);
+        let begin = Group::begin(shared, tx, lock, (no, name, settings), &theirs);
+        let ((), mut group) = try_join!(biased; lock.hold_all(tx, &locks), begin)?;
         for (at, intake) in places.iter().zip(theirs) {
             applied.recorded[*at] = group.take(intake).await?;
             applied.rows += intake.items() as u64;
@@ -78,6 +80,9 @@ pub(crate) async fn apply(
     }
     Ok(applied)
 }
+
+/// When messages came first, and when they count, by their keyed hashes.
+type Messages = BTreeMap<Vec<u8>, (Timestamp, Timestamp)>;
 
 /// The items of one destination.
 struct Group<'a> {
@@ -93,7 +98,7 @@ struct Group<'a> {
     changes: Changes,
     /// When a message came first, and when it counts.
     messages: HashMap<MessageHash, (Timestamp, Timestamp)>,
-    new_messages: BTreeMap<Vec<u8>, (Timestamp, Timestamp)>,
+    new_messages: Messages,
     tombstones: HashMap<Vec<u8>, Tombstone>,
     rejected: Vec<(Timestamp, RejectedEvent)>,
     tally: Tally,
@@ -121,7 +126,17 @@ impl<'a> Group<'a> {
         let deltas = || intakes.iter().flat_map(|intake| &intake.deltas);
         let ids: HashSet<&AudienceId> = deltas().map(|delta| &delta.audience).collect();
         let ids: Vec<&AudienceId> = ids.into_iter().collect();
-        let places = Place::these(tx, &name, no, &ids).await?;
+        let (places, messages, has_tombstones) = try_join!(
+            biased;
+            Place::these(tx, &name, no, &ids),
+            loading::messages(shared, tx, (no, &name), intakes),
+            loading::has_tombstones(tx, no),
+        )?;
+        let tombstones = if has_tombstones {
+            loading::tombstones(shared, tx, (no, &name), intakes).await?
+        } else {
+            HashMap::new()
+        };
         let places: HashMap<AudienceId, Place> =
             places.into_iter().map(|place| (place.route.audience.clone(), place)).collect();
         let mut group = Self {
@@ -134,9 +149,9 @@ impl<'a> Group<'a> {
             places,
             members: Members::default(),
             changes: Changes::default(),
-            messages: HashMap::new(),
-            new_messages: BTreeMap::new(),
-            tombstones: HashMap::new(),
+            messages,
+            new_messages: Messages::new(),
+            tombstones,
             rejected: Vec::new(),
             tally: Tally::default(),
             flips: Vec::new(),
@@ -144,8 +159,6 @@ impl<'a> Group<'a> {
         if lock == Lock::Shared && deltas().any(|delta| group.needs_others_away(delta)) {
             return Err(Failure::Again("an audience is new".to_owned()));
         }
-        group.load_messages(intakes).await?;
-        group.load_tombstones(intakes).await?;
         let keys: BTreeSet<MemberKey> = deltas()
             .filter_map(|delta| {
                 let place = group.places.get(&delta.audience)?;
@@ -214,7 +227,7 @@ impl<'a> Group<'a> {
             }
             place.raise_snapshot(self.tx, delta.event_at).await?;
         }
-        let subject = subject_of(delta);
+        let subject = loading::subject_of(delta);
         if self.is_too_late(subject, event_at, is_repeat) {
             return Ok(Ok(()));
         }
@@ -346,14 +359,10 @@ impl<'a> Group<'a> {
     }
 
     async fn end(mut self) -> Result<Counted, Failure> {
-        self.flush().await?;
-        guarding::count(self.shared, self.tx, &self.flips, &self.settings.guard).await?;
+        let flips = std::mem::take(&mut self.flips);
+        let (shared, tx, limits) = (self.shared, self.tx, self.settings.guard);
+        try_join!(biased; self.flush(), guarding::count(shared, tx, &flips, &limits))?;
         let audiences = self.places.into_iter().map(|(id, place)| (place.no, id)).collect();
         Ok(Counted { destination: self.name, tally: self.tally, changes: self.changes, audiences })
     }
-}
-
-/// Whom a delta is about, as a deletion would call them.
-fn subject_of(delta: &MembershipDelta) -> &str {
-    delta.user_id.as_ref().map_or(delta.context_key.as_str(), UserId::as_str)
 }

@@ -7,17 +7,20 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::{Instant, Interval, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_postgres::types::Type;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::clock::Seldom;
 use crate::ledger::DestinationSettings;
+use crate::ledger::error::WriterFailure;
+use crate::ledger::lease::{self, Lease};
 use crate::ledger::postgres::failure::Failure;
 use crate::ledger::postgres::guarding;
-use crate::ledger::postgres::lease;
+use crate::ledger::postgres::leases;
 use crate::ledger::postgres::locks::{Lock, holds};
 use crate::ledger::postgres::pool::{Tx, transact};
+use crate::ledger::postgres::presence;
 use crate::ledger::postgres::recording::Waiting;
 use crate::ledger::postgres::rows::damaged;
 use crate::ledger::postgres::shared::{Claims, Handle, Known, Shared};
@@ -32,7 +35,8 @@ const WAKE_EVERY: Duration = Duration::from_secs(2);
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// The tasks of a replica.
-pub(crate) struct Keeper {
+#[derive(Debug)]
+pub struct Keeper {
     shared: Handle,
     waiting: Arc<Waiting>,
     /// Whether the ledger's clock is that of the database.
@@ -40,12 +44,15 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    pub fn new(shared: Handle, waiting: Waiting, follows_database: bool) -> Self {
+    pub(crate) fn new(shared: Handle, waiting: Waiting, follows_database: bool) -> Self {
         Self { shared, waiting: Arc::new(waiting), follows_database }
     }
 
     /// Runs until the ledger is closed.
-    pub async fn run(self) {
+    ///
+    /// # Errors
+    /// A task has panicked.
+    pub async fn run(self) -> Result<(), WriterFailure> {
         let Self { shared, waiting, follows_database } = self;
         let mut tasks = tokio::task::JoinSet::new();
         for is_second in [false, true] {
@@ -53,41 +60,50 @@ impl Keeper {
             tasks.spawn(async move { waiting.record_all(&shared, is_second).await });
         }
         let of = Arc::clone(&shared);
-        tasks.spawn(async move { keep_leases(&of).await });
+        tasks.spawn(async move { renew_leases(&of).await });
+        let of = Arc::clone(&shared);
+        tasks.spawn(async move { take_leases(&of).await });
         let of = Arc::clone(&shared);
         tasks.spawn(async move { look(&of, follows_database).await });
         let of = Arc::clone(&shared);
         tasks.spawn(async move { tidy(&of).await });
+        let of = Arc::clone(&shared);
+        tasks.spawn(async move { presence::keep_saying(&of).await });
         while let Some(ended) = tasks.join_next().await {
-            if let Err(failure) = ended {
-                error!(error = %failure, "a task of the ledger has failed");
+            if let Err(panic) = ended {
                 shared.has_failed.store(true, Ordering::SeqCst);
-                return;
+                return Err(WriterFailure::new("running", panic));
             }
         }
         shared.is_stopped.notify_one();
+        Ok(())
     }
 }
 
-/// Waits for the next tick; `false`: the ledger is being closed.
-async fn comes(shared: &Shared, ticks: &mut Interval) -> bool {
-    tokio::select! {
-        () = shared.closing.cancelled() => false,
-        _ = ticks.tick() => true,
-    }
-}
-
-async fn keep_leases(shared: &Shared) {
-    let mut often =
-        interval(lease::interval(shared.settings.lease_ttl).min(Duration::from_secs(1)));
+/// Nothing that takes its time stands between two renewals.
+async fn renew_leases(shared: &Shared) {
+    let mut often = interval(lease::interval(shared.settings.lease_ttl));
+    often.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut said = Seldom::default();
-    while comes(shared, &mut often).await {
-        let kept = lease::keep(shared).await;
-        shared.note(&kept);
-        if let Err(failure) = kept
+    while shared.comes(&mut often).await {
+        let renewed = leases::renew(shared).await;
+        if let Err(failure) = renewed
             && said.is_due()
         {
             warn!(error = %failure, "leases cannot be renewed");
+        }
+    }
+}
+
+async fn take_leases(shared: &Shared) {
+    let mut often = interval(lease::interval(shared.settings.lease_ttl));
+    often.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut said = Seldom::default();
+    while shared.comes(&mut often).await {
+        if let Err(failure) = leases::take_free(shared).await
+            && said.is_due()
+        {
+            warn!(error = %failure, "leases cannot be taken");
         }
     }
 }
@@ -96,7 +112,7 @@ async fn tidy(shared: &Shared) {
     let mut ticks = interval(LOOK_EVERY);
     let (mut place, mut slow) = (HashMap::new(), Instant::now());
     let mut said = Seldom::default();
-    while comes(shared, &mut ticks).await {
+    while shared.comes(&mut ticks).await {
         let mut done = upkeep::often(shared).await;
         if done.is_ok() && slow.elapsed() > upkeep_pause(shared) {
             done = upkeep::seldom(shared, &mut place).await;
@@ -121,7 +137,8 @@ fn upkeep_pause(shared: &Shared) -> Duration {
 async fn look(shared: &Shared, follows_database: bool) {
     let mut ticks = interval(LOOK_EVERY);
     let (mut seen, mut woken) = (HashMap::new(), Instant::now());
-    while comes(shared, &mut ticks).await {
+    while shared.comes(&mut ticks).await {
+        let _what_was_done_since_is_seen = shared.looking.lock().await;
         let here = shared.stamps.here();
         let looked = transact!(shared.pool, |tx, _attempt| glance(&tx));
         let Ok(glance) = looked else { continue }; // whoever records or renews says it
@@ -197,12 +214,13 @@ pub(crate) async fn configure(
                 settings: settings.clone(),
                 is_configured: true,
                 paused_since: paused.map(Timestamp),
-                lease: None,
+                lease: Lease::new(shared.settings.lease_ttl),
                 claims: Claims::default(),
                 news: tokio::sync::watch::Sender::new(()),
                 turnover: HashMap::new(),
                 reassertions: Vec::new(),
                 held: Vec::new(),
+                late: Seldom::default(),
             };
             let of = known.entry(settings.name.clone()).or_insert_with(new);
             (of.no, of.settings, of.is_configured) = (*no, settings.clone(), true);
@@ -213,11 +231,11 @@ pub(crate) async fn configure(
         transact!(shared.pool, |tx, _attempt| async {
             Lock::Exclusive.hold(&tx, *no).await?;
             holds(&tx, *no, token).await?;
-            lease::follow_environment(shared, &tx, (&settings.name, *no), settings).await
+            leases::follow_environment(shared, &tx, (&settings.name, *no), settings).await
         })?;
         shared.wake(&settings.name);
     }
-    lease::keep(shared).await?;
+    leases::take_free(shared).await?;
     guarding::look(shared).await
 }
 
@@ -225,7 +243,7 @@ pub(crate) async fn configure(
 pub(crate) async fn stop(shared: &Shared) {
     let ended: &Notify = &shared.is_stopped;
     let _ = timeout(LAST_WORDS, ended.notified()).await; // what is not committed by then was not answered either
-    if let Ok(Ok(())) = timeout(LAST_WORDS, lease::hand_over(shared)).await {
+    if let Ok(Ok(())) = timeout(LAST_WORDS, leases::hand_over(shared)).await {
         info!("the leases are handed over");
     } else {
         warn!("the leases could not be handed over: others take over once they have run out");

@@ -5,9 +5,6 @@ use tokio_postgres::types::Type;
 use crate::ledger::postgres::failure::Failure;
 use crate::ledger::postgres::pool::Tx;
 
-/// What sets these locks apart from other advisory locks of the database.
-const SPACE: i32 = 0x636f_686f;
-
 /// How a transaction holds a destination, until it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lock {
@@ -24,13 +21,26 @@ impl Lock {
         if attempt == 0 { Self::Shared } else { Self::Exclusive }
     }
 
-    /// Waits for it. Several destinations are locked in the order of their numbers.
+    /// Waits for it.
     pub async fn hold(self, tx: &Tx, destination_no: i32) -> Result<(), Failure> {
+        self.hold_all(tx, &[destination_no]).await
+    }
+
+    /// Waits for all of them, in the order of their numbers, which is how they are given.
+    pub async fn hold_all(self, tx: &Tx, numbers: &[i32]) -> Result<(), Failure> {
+        if numbers.is_empty() {
+            return Ok(());
+        }
+        // The table sets these locks apart from others of the database, and from those of another ledger in it.
         let sql = match self {
-            Self::Shared => "SELECT pg_advisory_xact_lock_shared($1, $2)",
-            Self::Exclusive => "SELECT pg_advisory_xact_lock($1, $2)",
+            Self::Shared => {
+                "SELECT pg_advisory_xact_lock_shared('destination'::regclass::oid::int4, no) FROM unnest($1) no"
+            }
+            Self::Exclusive => {
+                "SELECT pg_advisory_xact_lock('destination'::regclass::oid::int4, no) FROM unnest($1) no"
+            }
         };
-        tx.query(sql, &[(&SPACE, Type::INT4), (&destination_no, Type::INT4)]).await.map(|_| ())
+        tx.query(sql, &[(&numbers, Type::INT4_ARRAY)]).await.map(|_| ())
     }
 }
 

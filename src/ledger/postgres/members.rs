@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use tokio::try_join;
 use tokio_postgres::types::{ToSql, Type};
 
 use crate::ledger::counts::Counts;
@@ -126,16 +127,24 @@ impl Members {
 
     /// Writes what has changed.
     pub async fn flush(&mut self, tx: &Tx) -> Result<Changes, Failure> {
-        let (mut new, mut written, mut gone) =
-            (Columns::default(), Columns::default(), Columns::default());
-        let (mut waits_no_more, mut waits) = (Queue::default(), Queue::default());
-        let mut changes = Changes::default();
+        let written = self.take_changed();
+        written.write(tx).await?;
+        Ok(written.changes)
+    }
+
+    /// What has changed, to be written.
+    pub fn take_changed(&mut self) -> Changed {
+        let mut all = Changed {
+            words: std::mem::take(&mut self.words),
+            reassertions: std::mem::take(&mut self.reassertions),
+            ..Changed::default()
+        };
         for ((audience, key), slot) in &mut self.slots {
             let before = slot.stored.as_ref().map(|(member, _)| member);
             if before == slot.now.as_ref() {
                 continue;
             }
-            let change = changes.entry(*audience).or_default();
+            let change = all.changes.entry(*audience).or_default();
             change.before += Counts::of(before);
             change.after += Counts::of(slot.now.as_ref());
             change.members += i64::from(slot.now.is_some()) - i64::from(before.is_some());
@@ -145,35 +154,61 @@ impl Members {
                 Some((member.pending_since?, member.erase))
             };
             if waits_as(before) != waits_as(slot.now.as_ref()) {
-                waits_no_more.push(*audience, key, waits_as(before));
-                waits.push(*audience, key, waits_as(slot.now.as_ref()));
+                all.waits_no_more.push(*audience, key, waits_as(before));
+                all.waits.push(*audience, key, waits_as(slot.now.as_ref()));
             }
             change.is_erased |= slot.now.is_none();
             match (&slot.stored, &slot.now) {
-                (Some((_, revision)), Some(now)) => written.push(*audience, key, now, *revision),
-                (Some((before, revision)), None) => gone.push(*audience, key, before, *revision),
-                (None, Some(now)) => new.push(*audience, key, now, 0),
+                (Some((_, revision)), Some(now)) => {
+                    all.updated.push(*audience, key, now, *revision);
+                }
+                (Some((before, revision)), None) => {
+                    all.deleted.push(*audience, key, before, *revision);
+                }
+                (None, Some(now)) => all.inserted.push(*audience, key, now, 0),
                 (None, None) => {}
             }
             let revision = slot.stored.as_ref().map_or(0, |(_, revision)| revision.wrapping_add(1));
             slot.stored = slot.now.clone().map(|now| (now, revision));
         }
-        insert(tx, &new).await?;
-        update(tx, &written).await?;
-        delete(tx, &gone).await?;
-        waits_no_more.delete(tx).await?;
-        waits.insert(tx).await?;
-        self.flush_words(tx).await?;
-        self.flush_reassertions(tx).await?;
-        Ok(changes)
+        all
+    }
+}
+
+/// What a transaction has changed of its members.
+#[derive(Default)]
+pub(crate) struct Changed {
+    inserted: Columns,
+    updated: Columns,
+    deleted: Columns,
+    waits_no_more: Queue,
+    waits: Queue,
+    words: BTreeMap<MemberKey, Option<(Timestamp, ParkReason)>>,
+    reassertions: BTreeSet<MemberKey>,
+    pub changes: Changes,
+}
+
+impl Changed {
+    /// Writes it.
+    pub async fn write(&self, tx: &Tx) -> Result<(), Failure> {
+        try_join!(
+            biased;
+            insert(tx, &self.inserted),
+            update(tx, &self.updated),
+            delete(tx, &self.deleted),
+            self.waits_no_more.delete(tx),
+            self.waits.insert(tx),
+            self.write_words(tx),
+            self.write_reassertions(tx),
+        )
+        .map(|_| ())
     }
 
-    async fn flush_words(&mut self, tx: &Tx) -> Result<(), Failure> {
-        let words = std::mem::take(&mut self.words);
+    async fn write_words(&self, tx: &Tx) -> Result<(), Failure> {
         let (mut silent, mut said) = (Queue::default(), Vec::new());
-        for ((audience, key), words) in words {
-            silent.push(audience, &key, Some((Timestamp::EPOCH, false)));
-            said.extend(words.map(|words| (audience, key, words)));
+        for ((audience, key), words) in &self.words {
+            silent.push(*audience, key, Some((Timestamp::EPOCH, false)));
+            said.extend(words.as_ref().map(|words| (*audience, key, words)));
         }
         if !silent.audience_no.is_empty() {
             tx.execute(
@@ -213,10 +248,10 @@ impl Members {
         Ok(())
     }
 
-    async fn flush_reassertions(&mut self, tx: &Tx) -> Result<(), Failure> {
+    async fn write_reassertions(&self, tx: &Tx) -> Result<(), Failure> {
         let mut all = Queue::default();
-        for (audience, key) in std::mem::take(&mut self.reassertions) {
-            all.push(audience, &key, Some((Timestamp::EPOCH, false)));
+        for (audience, key) in &self.reassertions {
+            all.push(*audience, key, Some((Timestamp::EPOCH, false)));
         }
         if !all.audience_no.is_empty() {
             tx.execute(
@@ -263,12 +298,14 @@ impl Queue {
         tx.execute(sql, &params).await.map(|_| ())
     }
 
+    /// In the order in which they wait: each row comes behind the one before it, in the index too.
     async fn insert(&self, tx: &Tx) -> Result<(), Failure> {
         if self.since.is_empty() {
             return Ok(());
         }
         let sql = "INSERT INTO pending (audience_no, since, context_key, passes_guard)
-             SELECT * FROM unnest($1, $2, $3, $4) ON CONFLICT DO NOTHING";
+             SELECT * FROM unnest($1, $2, $3, $4) AS i(audience_no, since, context_key, passes_guard)
+             ORDER BY audience_no, since";
         let params: [(&(dyn ToSql + Sync), Type); 4] = [
             (&self.audience_no, Type::INT4_ARRAY),
             (&self.since, Type::INT8_ARRAY),

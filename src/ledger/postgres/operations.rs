@@ -10,14 +10,17 @@ use tokio_postgres::types::{ToSql, Type};
 use crate::counting::PerDestination;
 use crate::ledger::member::{self, Member, Moment, Next};
 use crate::ledger::postgres::PostgresLedger;
+use crate::ledger::postgres::calls;
 use crate::ledger::postgres::changes;
 use crate::ledger::postgres::failure::Failure;
 use crate::ledger::postgres::guarding;
 use crate::ledger::postgres::locks::Lock;
 use crate::ledger::postgres::members::{Changes, MemberKey, Members as Rows};
 use crate::ledger::postgres::outbox;
+use crate::ledger::postgres::pausing;
 use crate::ledger::postgres::places::Place;
 use crate::ledger::postgres::pool::{Tx, transact};
+use crate::ledger::postgres::presence;
 use crate::ledger::postgres::shared::Shared;
 use crate::ledger::postgres::upkeep;
 use crate::ledger::postgres::views;
@@ -25,8 +28,8 @@ use crate::ledger::postgres::walk::Task;
 use crate::ledger::postgres::walks;
 use crate::ledger::{
     AudienceView, DestinationView, Fact, HeldAudience, Intake, LedgerError, MemberView, Members,
-    Operations, Outbox, ParkedAfter, ParkedView, Recorder, Recordings, RejectedView, Standing,
-    Turnover,
+    Operations, Outbox, ParkedAfter, ParkedView, Recorder, Recordings, RejectedView, ReplicaView,
+    Standing, Turnover,
 };
 use crate::membership::{AudienceId, ContextKey, DestinationName, UserId};
 
@@ -95,6 +98,7 @@ impl PostgresLedger {
             Ok(done)
         };
         let done = transact!(shared.pool, |tx, _attempt| each(&tx))?;
+        let _no_look_is_under_way = shared.looking.lock().await;
         guarding::look(shared).await?;
         shared.wake(name);
         Ok(done)
@@ -148,16 +152,15 @@ async fn these(
     no: i32,
     only: Option<&AudienceId>,
 ) -> Result<Vec<Place>, Failure> {
-    let all = match only {
-        Some(id) => {
-            let place = Place::one(tx, name, no, id).await?.filter(|place| place.members > 0);
-            vec![place.ok_or_else(|| LedgerError::UnknownAudience(id.clone()))?]
-        }
-        None => {
-            Place::all(tx, name, no).await?.into_iter().filter(|place| place.members > 0).collect()
-        }
+    let has_members = |place: &Place| place.members > 0;
+    let Some(id) = only else {
+        return Ok(Place::all(tx, name, no).await?.into_iter().filter(has_members).collect());
     };
-    Ok(all)
+    match Place::one(tx, name, no, id).await?.filter(has_members) {
+        Some(place) => Ok(vec![place]),
+        None if calls::are_out(tx, no, id).await? => Ok(Vec::new()), // it was erased meanwhile
+        None => Err(LedgerError::UnknownAudience(id.clone()).into()),
+    }
 }
 
 #[async_trait]
@@ -409,6 +412,18 @@ impl Operations for PostgresLedger {
         Ok(erased)
     }
 
+    fn delivers(&self, destination: &DestinationName) -> bool {
+        self.shared.token(destination).is_some()
+    }
+
+    async fn replicas(&self) -> Result<Option<Vec<ReplicaView>>, LedgerError> {
+        Ok(Some(presence::everybody(&self.shared).await?))
+    }
+
+    async fn say(&self, words: String) -> Result<(), LedgerError> {
+        Ok(presence::tell(&self.shared, &words).await?)
+    }
+
     fn note(&self) -> Option<&str> {
         self.note.as_deref()
     }
@@ -422,17 +437,7 @@ impl Operations for PostgresLedger {
 
     async fn pause(&self, destination: &DestinationName, paused: bool) -> Result<(), LedgerError> {
         let (no, _) = self.shared.configured(destination)?;
-        let stamp = self.shared.stamps.fresh().0;
-        let sql =
-            "UPDATE destination SET paused_since = CASE WHEN $2 THEN coalesce(paused_since, $3) END
-             WHERE no = $1 RETURNING paused_since";
-        let params: [(&(dyn ToSql + Sync), Type); 3] =
-            [(&no, Type::INT4), (&paused, Type::BOOL), (&stamp, Type::INT8)];
-        let row = transact!(self.shared.pool, |tx, _attempt| tx.first(sql, &params))?;
-        let since: Option<i64> =
-            row.map_or(Ok(None), |row| row.try_get(0)).map_err(Failure::from)?;
-        self.shared.is_paused(destination, since);
-        Ok(())
+        Ok(pausing::pause(&self.shared, (destination, no), paused).await?)
     }
 
     async fn forget(

@@ -4,14 +4,18 @@
 mod claiming;
 mod reporting;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_postgres::types::{ToSql, Type};
+use tracing::warn;
 
+use crate::clock::since_boot;
+use crate::ledger::postgres::calls;
 use crate::ledger::postgres::failure::Failure;
 use crate::ledger::postgres::members::Changes;
 use crate::ledger::postgres::pool::{Tx, transact};
@@ -22,6 +26,8 @@ use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp};
 
 /// Members read at a time, of those that wait.
 const PAGE: i64 = 1024;
+/// How often it is seen whether a lease is over, at least.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// The members of one destination that wait.
 #[derive(Debug)]
@@ -56,6 +62,14 @@ impl SharedOutbox {
         claimed
     }
 
+    /// Who is in a call of an audience.
+    fn claimed_of(&self, audience: &AudienceId) -> HashSet<ContextKey> {
+        let known = self.shared.known();
+        let all = known.get(&self.name).into_iter().flat_map(|of| of.claims.all());
+        all.filter(|(id, ..)| *id == audience).map(|(_, key, _)| key.clone()).collect()
+    }
+
+    /// Whether somebody is in a call of the present reign.
     fn is_claimed(&self, audience: &AudienceId, key: &ContextKey) -> bool {
         self.shared.known().get(&self.name).is_some_and(|of| of.claims.contains(audience, key))
     }
@@ -176,35 +190,87 @@ impl Outbox for SharedOutbox {
         let made =
             transact!(self.shared.pool, |tx, attempt| self.make(&tx, attempt, &claim, token));
         let made = match made {
-            Err(Failure::Stale) => None,
+            Err(Failure::Stale) => {
+                self.shared.is_stale(&self.name, token);
+                None
+            }
             made => made?,
         };
         let Some(Made { batch, place, call, changes }) = made else { return Ok(None) };
         let audience = batch.route.audience.clone();
         let keys = batch.members.iter().map(|of| of.context_key.clone()).collect();
-        if let Some(of) = self.shared.known().get_mut(&self.name) {
-            of.claims.add(&audience, keys, Claimed { audience_no: place, call });
+        {
+            let mut known = self.shared.known();
+            let of = known.get_mut(&self.name).filter(|of| of.lease.token() == Some(token));
+            let Some(of) = of else { return Ok(None) }; // the next owner has found the claim
+            of.claims.add(&audience, keys, Claimed { audience_no: place, call, token });
         }
         self.shared.count(&self.name, &changes, &HashMap::from([(place, audience)]));
         Ok(Some(batch))
     }
 
     async fn report(&self, report: Report) -> Result<(), LedgerError> {
-        self.shared.destination(&self.name)?;
-        let Some(token) = self.shared.token(&self.name) else { return Ok(()) };
+        let (no, _) = self.shared.destination(&self.name)?;
+        // Whether the lease has run out meanwhile does not matter, as long as nobody else has taken it.
+        let Some(token) = report.batches().first().map(|batch| batch.token) else { return Ok(()) };
         let done =
             transact!(self.shared.pool, |tx, attempt| self.apply(&tx, attempt, &report, token));
         let reported = match done {
-            Err(Failure::Stale) => return Ok(()), // the new owner tells them once more
+            Err(Failure::Stale) => {
+                self.shared.is_stale(&self.name, token);
+                return self.tell_the_owner(no, &report).await;
+            }
             done => done?,
         };
         self.end_claims(&report);
-        if let Some(of) = self.shared.known().get_mut(&self.name) {
-            let due = Instant::now() + of.settings.reassert_after;
-            of.reassertions.extend(reported.again.into_iter().map(|key| (due, key)));
-        }
+        self.shared.tell_once_more(&self.name, token, reported.again);
         self.shared.count(&self.name, &reported.changes, &reported.audiences);
         self.shared.wake(&self.name);
+        Ok(())
+    }
+
+    fn may_call(&self, batch: &Batch) -> bool {
+        let known = self.shared.known();
+        known.get(&self.name).is_some_and(|of| of.lease.may_call(batch.token, since_boot()))
+    }
+
+    async fn until_over(&self, batch: &Batch) {
+        loop {
+            let left = {
+                let known = self.shared.known();
+                let of = known.get(&self.name);
+                of.map_or(Duration::ZERO, |of| of.lease.left(batch.token, since_boot()))
+            };
+            if left.is_zero() {
+                return;
+            }
+            // The lease may have been renewed, or lost, by then. Timers stand still in a machine that is suspended.
+            tokio::time::sleep(left.min(LOOK_EVERY)).await;
+        }
+    }
+}
+
+impl SharedOutbox {
+    /// A call of an earlier reign came back: the present owner cannot know when it was applied.
+    async fn tell_the_owner(&self, no: i32, report: &Report) -> Result<(), LedgerError> {
+        let Some(batch) = report.called() else { return Ok(()) };
+        let is_known =
+            transact!(self.shared.pool, |tx, _attempt| calls::ended_late(&tx, no, batch))?;
+        if !is_known {
+            return Ok(()); // the audience was erased
+        }
+        let said = {
+            let mut known = self.shared.known();
+            known.get_mut(&self.name).and_then(|of| of.late.more(batch.members.len() as u64))
+        };
+        if let Some(members) = said {
+            warn!(
+                destination.name = %self.name,
+                members,
+                "calls ended after another replica had taken over: it tells their members once more. This process \
+                 stood still, or its clock did: see that it gets processor time"
+            );
+        }
         Ok(())
     }
 }

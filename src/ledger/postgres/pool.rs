@@ -3,26 +3,36 @@
 //! # What always holds
 //! * A connection goes back to the pool only after its transaction has ended. One whose transaction was given up in
 //!   the middle is closed: nobody finds half of it, and a commit whose outcome is unknown is never cancelled.
-//! * Nothing outlives a transaction: no prepared statements, no settings of the session, no session locks. A pooler
-//!   in transaction mode may stand in between. Statements are planned each time they run, for the values they have, so
-//!   that no plan is from a time when the tables were empty.
+//! * Statements that are asked for together are sent together, and done in their order: each way there and back costs
+//!   more than most of them. The first one takes the transaction's beginning along, and the commit takes the
+//!   [last words](Tx::last).
+//! * Nothing that matters outlives a transaction: no settings of the session, no session locks. A pooler in transaction
+//!   mode may stand in between.
+//! * Statements are parsed once a connection, which takes as long as many of them do, unless a pooler cannot have that;
+//!   they are planned each time they run, for the values they have, so that no plan is from a time when the tables were
+//!   empty.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::{BoxFuture, join, join_all, join3};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, NoTls, Row};
 
 use crate::ledger::postgres::failure::Failure;
+use crate::ledger::postgres::session::{Params, Session};
 use crate::ledger::postgres::settings::DatabaseSettings;
 
 /// The oldest version of PostgreSQL that is used.
 const OLDEST_VERSION: i32 = 140_000;
 /// What a statement may take longer than its own limit: the way there and back.
 const ON_THE_WAY: Duration = Duration::from_secs(2);
+
+/// How long a process may stand still in a transaction: then the database ends it, and others go on.
+const STANDSTILL: Duration = Duration::from_millis(1500);
 
 /// Runs a transaction, again if it has to be. In `$work`, `$tx` is the transaction and `$attempt` how often it was
 /// tried before.
@@ -61,25 +71,16 @@ pub(crate) struct Pool {
     settings: DatabaseSettings,
     idle: Arc<Mutex<Vec<Session>>>,
     places: Arc<Semaphore>,
-}
-
-/// A connection.
-#[derive(Debug)]
-struct Session {
-    client: Client,
-    driver: JoinHandle<()>,
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        self.driver.abort();
-    }
+    /// See [`Session`].
+    keeps_statements: Arc<AtomicBool>,
 }
 
 /// A transaction that is under way. Dropped, its connection is closed.
-#[derive(Debug)]
 pub(crate) struct Tx {
     session: Session,
+    /// How it begins, until it has begun.
+    opening: Mutex<Option<String>>,
+    last: Mutex<Vec<Last>>,
     limit: Duration,
     idle: Arc<Mutex<Vec<Session>>>,
     _place: OwnedSemaphorePermit,
@@ -88,40 +89,42 @@ pub(crate) struct Tx {
 impl Pool {
     pub fn new(settings: DatabaseSettings) -> Self {
         let places = Arc::new(Semaphore::new(settings.connections));
-        Self { settings, idle: Arc::default(), places }
+        let keeps_statements = Arc::new(AtomicBool::new(true));
+        Self { settings, idle: Arc::default(), places, keeps_statements }
     }
 
     /// Begins a transaction, on a connection that is idle or a new one.
     pub async fn begin(&self) -> Result<Tx, Failure> {
-        let closed = || Failure::Lost("closed".to_owned());
+        let closed = || Failure::lost("closed");
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| closed())?;
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let idle = locked(&self.idle).pop();
         let session = match idle.filter(|session| !session.client.is_closed()) {
             Some(session) => session,
             None => self.connect().await?,
         };
         let limit = self.settings.statement_timeout;
-        let tx =
-            Tx { session, limit: limit + ON_THE_WAY, idle: Arc::clone(&self.idle), _place: place };
         // Every statement names its rows: they are found by an index, whatever is known of the tables so far.
-        let begin = format!(
-            "BEGIN; SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {0}; SET LOCAL jit = off; \
+        let opening = format!(
+            "BEGIN; SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {0}; \
+             SET LOCAL idle_in_transaction_session_timeout = {}; SET LOCAL jit = off; \
              SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; \
-             SET LOCAL enable_bitmapscan = off; SET LOCAL synchronous_commit = on",
-            limit.as_millis()
+             SET LOCAL enable_bitmapscan = off; SET LOCAL synchronous_commit = on; \
+             SET LOCAL plan_cache_mode = force_custom_plan",
+            limit.as_millis(),
+            STANDSTILL.as_millis()
         );
-        tx.within(tx.session.client.batch_execute(&begin)).await?;
-        Ok(tx)
+        let (opening, last) = (Mutex::new(Some(opening)), Mutex::default());
+        let (limit, idle) = (limit + ON_THE_WAY, Arc::clone(&self.idle));
+        Ok(Tx { session, opening, last, limit, idle, _place: place })
     }
 
     async fn connect(&self) -> Result<Session, Failure> {
         let limit = self.settings.statement_timeout + ON_THE_WAY;
-        let connected = timeout(limit, self.settings.config.connect(NoTls)).await;
-        let (client, connection) = connected.map_err(|_| late())??;
-        let driver = tokio::spawn(async move {
-            let _ = connection.await; // whoever uses the client learns of it
-        });
-        let session = Session { client, driver };
+        let address = &self.settings.address;
+        let opened = Session::open(address, Arc::clone(&self.keeps_statements));
+        let opened = timeout(limit, opened).await;
+        let session =
+            opened.unwrap_or_else(|_| Err(Failure::unreached(address, "it does not answer")))?;
         let asked = session.client.query_typed(
             "SELECT current_setting('server_version_num')::int4, current_setting('fsync')",
             &[],
@@ -146,21 +149,24 @@ impl Pool {
     /// Closes what is idle, and opens nothing any more.
     pub fn close(&self) {
         self.places.close();
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        locked(&self.idle).clear();
     }
 }
 
 fn late() -> Failure {
-    Failure::Lost("no answer".to_owned())
+    Failure::lost("no answer")
 }
 
-/// The parameters of a statement, with their types: they are sent along, so that nothing has to be asked first.
-pub(crate) type Params<'a> = [(&'a (dyn ToSql + Sync), Type)];
+/// A statement with parameters of its own.
+struct Last {
+    sql: &'static str,
+    params: Vec<(Box<dyn ToSql + Send + Sync>, Type)>,
+}
 
 impl Tx {
     /// The rows of a statement.
     pub async fn query(&self, sql: &str, params: &Params<'_>) -> Result<Vec<Row>, Failure> {
-        self.within(self.session.client.query_typed(sql, params)).await
+        self.within(self.session.query(sql, params)).await
     }
 
     /// The first row of a statement, if it has any.
@@ -170,7 +176,7 @@ impl Tx {
 
     /// How many rows a statement has changed.
     pub async fn execute(&self, sql: &str, params: &Params<'_>) -> Result<u64, Failure> {
-        self.within(self.session.client.execute_typed(sql, params)).await
+        self.within(self.session.execute(sql, params)).await
     }
 
     /// Statements without parameters.
@@ -178,29 +184,72 @@ impl Tx {
         self.within(self.session.client.batch_execute(sql)).await
     }
 
+    /// A statement that is done just before the commit, whatever it changes.
+    pub fn last(&self, sql: &'static str, params: Vec<(Box<dyn ToSql + Send + Sync>, Type)>) {
+        locked(&self.last).push(Last { sql, params });
+    }
+
     /// After an error the commit may have happened or not.
     pub async fn commit(self) -> Result<(), Failure> {
-        self.within(self.session.client.batch_execute("COMMIT")).await?;
+        if self.has_begun() {
+            let last = std::mem::take(&mut *locked(&self.last));
+            let last = last.iter().map(async |Last { sql, params }| {
+                let params: Vec<(&(dyn ToSql + Sync), Type)> =
+                    params.iter().map(|(value, of)| (&**value as _, of.clone())).collect();
+                self.session.execute(sql, &params).await.map(|_| ())
+            });
+            // In this order: what fails makes a rollback of the commit.
+            let all = join3(
+                join_all(last),
+                self.session.client.batch_execute("COMMIT"),
+                self.session.parse(),
+            );
+            self.within(async {
+                let (last, done, ()) = all.await;
+                last.into_iter().chain([done]).collect::<Result<(), _>>()
+            })
+            .await?;
+        }
         self.give_back();
         Ok(())
     }
 
     pub async fn rollback(self) {
-        let ended = self.within(self.session.client.batch_execute("ROLLBACK")).await;
-        if ended.is_ok() {
+        if !self.has_begun()
+            || self.within(self.session.client.batch_execute("ROLLBACK")).await.is_ok()
+        {
             self.give_back();
         }
     }
 
-    fn give_back(self) {
-        let Self { session, idle, .. } = self;
-        idle.lock().unwrap_or_else(PoisonError::into_inner).push(session);
+    fn has_begun(&self) -> bool {
+        locked(&self.opening).is_none()
     }
 
-    async fn within<T>(
-        &self,
-        asked: impl Future<Output = Result<T, tokio_postgres::Error>>,
-    ) -> Result<T, Failure> {
-        Ok(timeout(self.limit, asked).await.map_err(|_| late())??)
+    fn give_back(self) {
+        let Self { session, idle, .. } = self;
+        locked(&idle).push(session);
     }
+
+    /// On the heap: whoever asks for much at once would have all of it in one future.
+    fn within<'a, T: Send + 'a>(
+        &'a self,
+        asked: impl Future<Output = Result<T, tokio_postgres::Error>> + Send + 'a,
+    ) -> BoxFuture<'a, Result<T, Failure>> {
+        Box::pin(async move {
+            let opening = locked(&self.opening).take();
+            let answered = async {
+                let Some(opening) = opening else { return asked.await };
+                let begin = self.session.client.batch_execute(&opening);
+                let (opened, answer) = join(begin, asked).await;
+                opened.and(answer)
+            };
+            let answer = timeout(self.limit, answered).await.map_err(|_| late())?;
+            Ok(answer.inspect_err(|error| self.session.note(error))?)
+        })
+    }
+}
+
+fn locked<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
+    what.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -22,8 +22,8 @@ use crate::ledger::{Intake, LedgerError, Recorded};
 const QUEUE_ITEMS: usize = 1 << 17;
 /// Bytes that one place in the queue stands for; the texts of an item are usually smaller.
 const BYTES_AN_ITEM: usize = 256;
-/// Most items of one transaction, unless a single request has more.
-const GROUP_ITEMS: usize = 8192;
+/// Most items of one transaction, unless a single request has more. While two are under way, the next requests are read.
+const GROUP_ITEMS: usize = 4096;
 /// From so many waiting items on, the second task takes part.
 const MANY_ITEMS: usize = 256;
 /// How long after it was queued a request is not worth recording any more: Segment has hung up.
@@ -46,6 +46,7 @@ pub(crate) struct Queue {
 }
 
 /// The end of the queue at which requests are taken out.
+#[derive(Debug)]
 pub(crate) struct Waiting {
     requests: Mutex<mpsc::UnboundedReceiver<Request>>,
     places: Arc<Semaphore>,

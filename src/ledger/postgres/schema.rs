@@ -3,7 +3,7 @@
 //! Texts that outsiders choose are `bytea`: a context key may hold any character, also one that `text` does not take,
 //! and bytes are in the same order on every machine.
 
-use crate::ledger::postgres::failure::Failure;
+use crate::ledger::postgres::failure::{Failure, LACKS_RIGHTS};
 use crate::ledger::postgres::pool::Tx;
 
 /// The version of the tables that this program writes.
@@ -28,8 +28,17 @@ CREATE TABLE destination (
 CREATE TABLE lease (
     destination_no int4 PRIMARY KEY REFERENCES destination ON DELETE CASCADE,
     owner text NOT NULL,
+    process int8 NOT NULL,
     token int8 NOT NULL,
     expires_at timestamptz NOT NULL
+);
+CREATE TABLE replica (
+    name text PRIMARY KEY,
+    version text NOT NULL,
+    configuration text NOT NULL,
+    started_at int8 NOT NULL,
+    seen_at timestamptz NOT NULL,
+    said text
 );
 CREATE TABLE audience (
     no int4 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -75,9 +84,9 @@ CREATE TABLE pending (
     audience_no int4 NOT NULL,
     since int8 NOT NULL,
     context_key bytea NOT NULL,
-    passes_guard bool NOT NULL,
-    PRIMARY KEY (audience_no, since, context_key)
+    passes_guard bool NOT NULL
 );
+CREATE INDEX pending_by_age ON pending (audience_no, since);
 CREATE INDEX pending_that_passes ON pending (audience_no, since) WHERE passes_guard;
 CREATE TABLE change (
     id int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -97,8 +106,10 @@ CREATE TABLE call_out (
     token int8 NOT NULL,
     audience_no int4 NOT NULL,
     audience_id bytea NOT NULL,
-    context_keys bytea[] NOT NULL
+    context_keys bytea[] NOT NULL,
+    is_late bool NOT NULL DEFAULT false
 );
+ALTER TABLE call_out ALTER context_keys SET STORAGE EXTERNAL;
 CREATE TABLE reassertion (
     audience_no int4 NOT NULL,
     context_key bytea NOT NULL,
@@ -146,23 +157,47 @@ INSERT INTO cohortd VALUES ('version', '\\x31'), ('arrival', '\\x30');
 INSERT INTO cohortd SELECT 'hash_key', decode(md5(gen_random_uuid()::text) || md5(gen_random_uuid()::text), 'hex');
 ";
 
+/// What is there, in words.
+pub(crate) async fn look(tx: &Tx) -> Result<String, Failure> {
+    if let Some(version) = stored_version(tx).await? {
+        check_version(version)?;
+        return Ok("there is one".to_owned());
+    }
+    let sql = "SELECT coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)";
+    let may: bool = tx.first(sql, &[]).await?.map_or(Ok(false), |row| row.try_get(0))?;
+    if may {
+        Ok("none yet; the first start creates it".to_owned())
+    } else {
+        Err(Failure::Unavailable(LACKS_RIGHTS.to_owned()))
+    }
+}
+
+/// The version of the tables; `None` if there are none.
+async fn stored_version(tx: &Tx) -> Result<Option<i32>, Failure> {
+    let there = tx.first("SELECT to_regclass('cohortd') IS NOT NULL", &[]).await?;
+    if !there.map_or(Ok(false), |row| row.try_get(0))? {
+        return Ok(None);
+    }
+    let sql = "SELECT convert_from(value, 'UTF8')::int4 FROM cohortd WHERE name = 'version'";
+    Ok(tx.first(sql, &[]).await?.map(|row| row.try_get(0)).transpose()?)
+}
+
+fn check_version(version: i32) -> Result<(), Failure> {
+    if version <= VERSION + 1 {
+        return Ok(());
+    }
+    Err(Failure::Unavailable(format!(
+        "the tables of the ledger are of version {version}: this program knows {VERSION} and works with {} at \
+         most; start a newer one",
+        VERSION + 1
+    )))
+}
+
 /// Brings the tables to the version of this program; one process does it, and the others wait.
 pub(crate) async fn migrate(tx: &Tx) -> Result<(), Failure> {
     tx.batch(&format!("SELECT pg_advisory_xact_lock({VERSION_LOCK})")).await?;
-    let there = tx.first("SELECT to_regclass('cohortd') IS NOT NULL", &[]).await?;
-    let is_there: bool = there.map_or(Ok(false), |row| row.try_get(0))?;
-    if !is_there {
-        return tx.batch(TABLES).await;
+    match stored_version(tx).await? {
+        None => tx.batch(TABLES).await,
+        Some(version) => check_version(version),
     }
-    let stored = tx
-        .first("SELECT convert_from(value, 'UTF8')::int4 FROM cohortd WHERE name = 'version'", &[]);
-    let version: i32 = stored.await?.map_or(Ok(0), |row| row.try_get(0))?;
-    if version > VERSION + 1 {
-        return Err(Failure::Unavailable(format!(
-            "the tables of the ledger are of version {version}: this program knows {VERSION} and works with {} at \
-             most; start a newer one",
-            VERSION + 1
-        )));
-    }
-    Ok(())
 }

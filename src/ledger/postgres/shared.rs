@@ -1,16 +1,19 @@
 //! What the tasks and handles of one replica share.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rand::RngExt;
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, Interval};
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
-use crate::clock::since_boot;
+use crate::clock::{Seldom, since_boot};
 use crate::counting::{Histogram, PerDestination};
+use crate::ledger::lease::{self, Lease};
 use crate::ledger::postgres::failure::Failure;
 use crate::ledger::postgres::hashes::HashKey;
 use crate::ledger::postgres::members::{Changes, MemberKey};
@@ -20,20 +23,28 @@ use crate::ledger::postgres::stamps::Stamps;
 use crate::ledger::{DestinationSettings, HeldAudience, LedgerError, Recordings, Turnover};
 use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp};
 
+/// How long after events could not be recorded it is doubted that they can be.
+const DOUBTED_FOR: Duration = Duration::from_secs(5);
+
 /// What the tasks and handles of one replica share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub settings: SharedSettings,
-    /// Identifies this process among the replicas.
-    pub replica: String,
+    /// What tells this process from all others, also from those of the same name.
+    pub process: i64,
+    /// Held by whoever looks at what others have done, and by whoever does something of the kind: no look shows what was
+    /// before it.
+    pub looking: tokio::sync::Mutex<()>,
+    /// Held by whoever asks for leases: not even this process takes one from itself unawares.
+    pub taking: tokio::sync::Mutex<()>,
     pub pool: Pool,
     pub stamps: Stamps,
     pub hashes: HashKey,
     pub recordings: PerDestination<Recordings>,
     pub commit_rows: Histogram,
     pub commit_duration: Histogram,
-    /// Whether the database takes writes, as far as is known.
-    pub takes_writes: AtomicBool,
+    /// Why the database cannot be used, as far as is known, and when it did not record something.
+    obstacle: Mutex<Option<(String, Option<Instant>)>>,
     /// It is being closed: nothing new begins.
     pub closing: CancellationToken,
     /// A task has failed.
@@ -50,7 +61,8 @@ pub(crate) struct Known {
     pub settings: DestinationSettings,
     pub is_configured: bool,
     pub paused_since: Option<Timestamp>,
-    pub lease: Option<Lease>,
+    pub lease: Lease,
+    /// Of the present reign.
     pub claims: Claims,
     pub news: watch::Sender<()>,
     /// Since it was last taken.
@@ -59,15 +71,8 @@ pub(crate) struct Known {
     pub reassertions: Vec<(Instant, MemberKey)>,
     /// Audiences that are held, when somebody last looked.
     pub held: Vec<HeldAudience>,
-}
-
-/// The right to deliver to a destination.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Lease {
-    /// Grows with every owner.
-    pub token: i64,
-    /// Until when it lasts, by the time since boot.
-    pub until: Duration,
+    /// Limits how often it is logged that calls came back too late; counts their members in between.
+    pub late: Seldom,
 }
 
 /// Who is in which call.
@@ -83,6 +88,8 @@ pub(crate) struct Claims {
 pub(crate) struct Claimed {
     pub audience_no: i32,
     pub call: i64,
+    /// Of the reign in which it was claimed.
+    pub token: i64,
 }
 
 impl Claims {
@@ -94,8 +101,11 @@ impl Claims {
         }
     }
 
-    /// A member is reported.
-    pub fn remove(&mut self, audience: &AudienceId, key: &ContextKey) {
+    /// A member is reported that was claimed under this token.
+    pub fn remove(&mut self, audience: &AudienceId, key: &ContextKey, token: i64) {
+        if self.of(audience, key).is_none_or(|claimed| claimed.token != token) {
+            return; // it is in a call of another reign
+        }
         let Some(Claimed { call, .. }) = self.members.remove(&(audience.clone(), key.clone()))
         else {
             return;
@@ -139,23 +149,19 @@ impl Claims {
 }
 
 impl Shared {
-    pub fn new(
-        settings: SharedSettings,
-        replica: String,
-        pool: Pool,
-        stamps: Stamps,
-        hashes: HashKey,
-    ) -> Self {
+    pub fn new(settings: SharedSettings, pool: Pool, stamps: Stamps, hashes: HashKey) -> Self {
         Self {
             settings,
-            replica,
+            process: rand::rng().random(),
+            looking: tokio::sync::Mutex::default(),
+            taking: tokio::sync::Mutex::default(),
             pool,
             stamps,
             hashes,
             recordings: PerDestination::default(),
             commit_rows: Histogram::of_sizes(),
             commit_duration: Histogram::of_durations(),
-            takes_writes: AtomicBool::new(true),
+            obstacle: Mutex::default(),
             closing: CancellationToken::new(),
             has_failed: AtomicBool::new(false),
             is_stopped: Notify::new(),
@@ -190,8 +196,47 @@ impl Shared {
 
     /// The token of a lease that lasts.
     pub fn token(&self, name: &DestinationName) -> Option<i64> {
-        let lease = self.known().get(name)?.lease?;
-        (since_boot() < lease.until).then_some(lease.token)
+        self.known().get(name)?.lease.current(since_boot())
+    }
+
+    /// Takes in what the database says of a lease. What was known of claims is of the reign that has ended, and couriers
+    /// look again.
+    pub fn learn(
+        &self,
+        name: &DestinationName,
+        learn: impl FnOnce(&mut Lease) -> lease::Change,
+    ) -> lease::Change {
+        let mut known = self.known();
+        let Some(of) = known.get_mut(name) else { return lease::Change::Nothing };
+        let change = learn(&mut of.lease);
+        if change != lease::Change::Nothing {
+            of.claims.clear();
+            of.reassertions.clear();
+            of.news.send_replace(());
+        }
+        if change == lease::Change::Lost {
+            warn!(destination = %name, "another replica has taken over: this one was silent for too long");
+        }
+        change
+    }
+
+    /// The database says that another has taken over since this token was given out.
+    pub fn is_stale(&self, name: &DestinationName, token: i64) {
+        self.learn(name, |lease| lease.is_stale(token));
+    }
+
+    /// In the reign of this token, these are told once more when it is time, and not before.
+    pub fn tell_once_more(&self, name: &DestinationName, token: i64, keys: Vec<MemberKey>) {
+        if keys.is_empty() {
+            return;
+        }
+        let mut known = self.known();
+        let of = known.get_mut(name).filter(|of| of.lease.token() == Some(token));
+        let Some(of) = of else { return }; // the next owner reads them
+        let due = Instant::now() + of.settings.reassert_after;
+        let keys: HashSet<MemberKey> = keys.into_iter().collect();
+        of.reassertions.retain(|(_, key)| !keys.contains(key));
+        of.reassertions.extend(keys.into_iter().map(|key| (due, key)));
     }
 
     /// Couriers of a destination are told that there may be something new.
@@ -224,14 +269,40 @@ impl Shared {
         self.recordings.of(name).expired.add(expired);
     }
 
+    /// Waits for the next tick; `false`: the ledger is being closed.
+    pub async fn comes(&self, ticks: &mut Interval) -> bool {
+        tokio::select! {
+            () = self.closing.cancelled() => false,
+            _ = ticks.tick() => true,
+        }
+    }
+
     pub fn is_closing(&self) -> bool {
         self.closing.is_cancelled()
     }
 
-    /// Notes whether the database does what it is asked.
+    /// Notes whether the database records what it is asked to.
     pub fn note<T>(&self, done: &Result<T, Failure>) {
-        let works = !matches!(done, Err(Failure::Unavailable(_) | Failure::Lost(_)));
-        self.takes_writes.store(works, Ordering::SeqCst);
+        *self.obstacle_now() = obstacle_of(done).map(|why| (why, Some(Instant::now())));
+    }
+
+    /// Notes whether the database is there and takes small writes: that is not enough to say that it records again.
+    pub fn is_there<T>(&self, done: &Result<T, Failure>) {
+        let mut obstacle = self.obstacle_now();
+        let failed_at = obstacle.as_ref().and_then(|(_, failed_at)| *failed_at);
+        match obstacle_of(done) {
+            None if failed_at.is_some_and(|at| at.elapsed() < DOUBTED_FOR) => {}
+            now => *obstacle = now.map(|why| (why, None)),
+        }
+    }
+
+    fn obstacle_now(&self) -> MutexGuard<'_, Option<(String, Option<Instant>)>> {
+        self.obstacle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why the database cannot be used, as far as is known.
+    pub fn obstacle(&self) -> Option<String> {
+        self.obstacle_now().as_ref().map(|(why, _)| why.clone())
     }
 
     /// Since when a destination is paused: couriers are told if that has changed.
@@ -243,6 +314,13 @@ impl Shared {
             of.paused_since = since;
             of.news.send_replace(());
         }
+    }
+}
+
+fn obstacle_of<T>(done: &Result<T, Failure>) -> Option<String> {
+    match done {
+        Err(failure @ (Failure::Unavailable(_) | Failure::Lost(_))) => Some(failure.to_string()),
+        _ => None,
     }
 }
 

@@ -1,19 +1,28 @@
 //! The shared ledger keeps the contract of every store, on a server that is started for it.
 
 mod replicas;
+#[path = "../../../tests/postgresql/server.rs"]
 mod server;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::*;
 use crate::clock::ManualClock;
 use crate::ledger::contract::{self, START, Setup, Subject};
 use crate::ledger::postgres::views;
-use crate::ledger::{MemberView, Operations, Retention};
+use crate::ledger::{DatabaseAddress, MemberView, Operations, Retention, WriterFailure};
 use crate::membership::DestinationName;
-use server::{Database, Server};
+use server::{Database, Server, beside};
+use tokio_postgres::NoTls;
+
+/// The server of every test of this process.
+fn of_all() -> &'static Server {
+    static OF_ALL: OnceLock<Server> = OnceLock::new();
+    let settings = ["max_connections=400", "autovacuum=off"];
+    OF_ALL.get_or_init(|| Server::start(&std::env::temp_dir(), &settings))
+}
 
 /// A replica that is the only one.
 struct Alone {
@@ -22,17 +31,22 @@ struct Alone {
     setup: Setup,
     lives: u32,
     ledger: Arc<PostgresLedger>,
-    running: tokio::task::JoinHandle<()>,
+    running: tokio::task::JoinHandle<Result<(), WriterFailure>>,
 }
 
-fn settings_for(database: &Database, setup: &Setup) -> SharedSettings {
+fn settings_for(database: &Database, setup: &Setup, replica: &str) -> SharedSettings {
     let Setup { destinations, bounds } = setup.clone();
     let _: Retention = bounds.rejected;
     SharedSettings {
         database: DatabaseSettings {
-            config: database.config(),
+            address: DatabaseAddress::parse(&database.url()).expect("it is good"),
             connections: 4,
             statement_timeout: Duration::from_secs(20),
+        },
+        replica: Replica {
+            name: replica.to_owned(),
+            version: "1".to_owned(),
+            configuration: "1".to_owned(),
         },
         lease_ttl: Duration::from_secs(600),
         tombstone_ttl: bounds.tombstone_ttl,
@@ -48,8 +62,8 @@ impl Alone {
         self.lives += 1;
         let replica = format!("replica {}", self.lives);
         let clock = Arc::new(self.clock.clone());
-        let opened =
-            PostgresLedger::open(settings_for(&self.database, &self.setup), replica, clock, false);
+        let settings = settings_for(&self.database, &self.setup, &replica);
+        let opened = PostgresLedger::open(settings, clock, false);
         let (ledger, keeper) = opened.await.expect("the database is there");
         self.ledger = Arc::new(ledger);
         self.running = tokio::spawn(keeper.run());
@@ -74,11 +88,10 @@ impl Subject for Alone {
     const STORIES: u32 = 16;
 
     async fn open(setup: Setup) -> Self {
-        let database = Server::of_all().database();
+        let database = of_all().database();
         let clock = ManualClock::at(START);
         let opened = PostgresLedger::open(
-            settings_for(&database, &setup),
-            "replica 0".to_owned(),
+            settings_for(&database, &setup, "replica 0"),
             Arc::new(clock.clone()),
             false,
         );
@@ -135,7 +148,7 @@ impl Subject for Alone {
     }
 
     fn members(&self, destination: &DestinationName) -> Vec<MemberView> {
-        let pool = Pool::new(settings_for(&self.database, &self.setup).database);
+        let pool = Pool::new(settings_for(&self.database, &self.setup, "").database);
         let name = destination.clone();
         beside(async move {
             transact!(pool, |tx, _attempt| everybody(&tx, &name)).expect("it can be read")
@@ -144,17 +157,8 @@ impl Subject for Alone {
 
     fn faults(&self) -> Vec<String> {
         let database = self.database.clone();
-        beside(async move { database.faults().await })
+        beside(async move { faults(&database).await })
     }
-}
-
-/// Runs something on a runtime of its own: whoever asks is not asynchronous.
-fn beside<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
-    let run = move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.expect("a small runtime").block_on(work)
-    };
-    std::thread::spawn(run).join().expect("it does not panic")
 }
 
 async fn everybody(tx: &pool::Tx, name: &DestinationName) -> Result<Vec<MemberView>, Failure> {
@@ -173,6 +177,38 @@ async fn everybody(tx: &pool::Tx, name: &DestinationName) -> Result<Vec<MemberVi
         }
     }
     Ok(views)
+}
+
+/// What does not agree in the tables.
+async fn faults(database: &Database) -> Vec<String> {
+    let (client, connection) = database.config().connect(NoTls).await.expect("the server is there");
+    let driver = tokio::spawn(connection);
+    let sql = "
+        SELECT 'members of ' || a.no FROM audience a
+            WHERE NOT is_erased AND a.members + coalesce((SELECT sum(members) FROM change WHERE audience_no = a.no), 0)
+                <> (SELECT count(*) FROM member WHERE audience_no = a.no)
+        UNION ALL SELECT 'included of ' || a.no FROM audience a
+            WHERE NOT is_erased AND a.included + coalesce((SELECT sum(included) FROM change WHERE audience_no = a.no), 0)
+                <> (SELECT count(*) FROM member WHERE audience_no = a.no AND flags & 1 = 1)
+        UNION ALL SELECT 'pending of ' || a.no FROM audience a
+            WHERE NOT is_erased AND a.pending + coalesce((SELECT sum(pending) FROM change WHERE audience_no = a.no), 0)
+                <> (SELECT count(*) FROM member WHERE audience_no = a.no AND pending_since IS NOT NULL)
+        UNION ALL SELECT 'parked of ' || a.no FROM audience a
+            WHERE NOT is_erased AND a.parked + coalesce((SELECT sum(parked) FROM change WHERE audience_no = a.no), 0)
+                <> (SELECT count(*) FROM member WHERE audience_no = a.no AND parked_at IS NOT NULL
+                    AND pending_since IS NULL)
+        UNION ALL SELECT 'a queue row without its member in ' || p.audience_no FROM pending p
+            JOIN audience a ON a.no = p.audience_no AND NOT a.is_erased
+            LEFT JOIN member m ON m.audience_no = p.audience_no AND m.context_key = p.context_key
+            WHERE m.pending_since IS DISTINCT FROM p.since
+        UNION ALL SELECT 'a member without its queue row in ' || m.audience_no FROM member m
+            JOIN audience a ON a.no = m.audience_no AND NOT a.is_erased
+            WHERE m.pending_since IS NOT NULL AND NOT EXISTS (SELECT 1 FROM pending p
+                WHERE p.audience_no = m.audience_no AND p.since = m.pending_since
+                    AND p.context_key = m.context_key)";
+    let rows = client.query(sql, &[]).await.expect("it can be read");
+    driver.abort();
+    rows.iter().map(|row| row.get(0)).collect()
 }
 
 contract::contract!(Alone);

@@ -9,6 +9,7 @@ use tokio_postgres::types::{ToSql, Type};
 use crate::ledger::DestinationSettings;
 use crate::ledger::intake::MESSAGE_KEPT;
 use crate::ledger::member::{self, Next};
+use crate::ledger::postgres::calls;
 use crate::ledger::postgres::changes;
 use crate::ledger::postgres::failure::Failure;
 use crate::ledger::postgres::locks::{Lock, holds};
@@ -42,11 +43,7 @@ type Counted = (Changes, HashMap<i32, AudienceId>);
 pub(crate) async fn often(shared: &Shared) -> Result<(), Failure> {
     for (name, no, token, settings) in owned(shared) {
         let of = Owned { shared, name: &name, no, token, settings: &settings };
-        transact!(shared.pool, |tx, _attempt| of.fold(&tx))?;
-        of.reassert_due().await?;
-        if walks::step(shared, &name, token).await? {
-            shared.wake(&name);
-        }
+        of.unless_lost(of.often().await)?;
     }
     Ok(())
 }
@@ -60,13 +57,8 @@ pub(crate) async fn seldom(
     for (name, no, token, settings) in owned(shared) {
         let of = Owned { shared, name: &name, no, token, settings: &settings };
         let at = place.remove(&no);
-        if let Some(next) = of.sweep(at).await? {
-            place.insert(no, next);
-        }
-        transact!(shared.pool, |tx, _attempt| of.forget_the_old(&tx))?;
-        of.bound_parked().await?;
-        transact!(shared.pool, |tx, _attempt| of.free_places(&tx))?;
-        transact!(shared.pool, |tx, _attempt| of.empty_erased(&tx))?;
+        let next = of.unless_lost(of.seldom(at).await)?;
+        place.extend(next.flatten().map(|next| (no, next)));
     }
     transact!(shared.pool, |tx, _attempt| bound_rejected(shared, &tx))
 }
@@ -85,14 +77,55 @@ fn owned(shared: &Shared) -> Vec<(DestinationName, i32, i64, DestinationSettings
 }
 
 impl Owned<'_> {
+    /// A destination that was lost meanwhile is the next owner's, and keeps nobody from looking after the others.
+    fn unless_lost<T>(&self, done: Result<T, Failure>) -> Result<Option<T>, Failure> {
+        if let Err(Failure::Stale) = done {
+            self.shared.is_stale(self.name, self.token);
+            return Ok(None);
+        }
+        done.map(Some)
+    }
+
+    async fn often(&self) -> Result<(), Failure> {
+        if transact!(self.shared.pool, |tx, _attempt| self.fold(&tx))? {
+            self.take_in_late_calls().await?;
+        }
+        self.reassert_due().await?;
+        if walks::step(self.shared, self.name, self.token).await? {
+            self.shared.wake(self.name);
+        }
+        Ok(())
+    }
+
+    async fn seldom(&self, at: Option<MemberKeyBytes>) -> Result<Option<MemberKeyBytes>, Failure> {
+        let next = self.sweep(at).await?;
+        transact!(self.shared.pool, |tx, _attempt| self.forget_the_old(&tx))?;
+        self.bound_parked().await?;
+        transact!(self.shared.pool, |tx, _attempt| self.free_places(&tx))?;
+        transact!(self.shared.pool, |tx, _attempt| self.empty_erased(&tx))?;
+        Ok(next)
+    }
+
     async fn hold(&self, tx: &Tx, lock: Lock) -> Result<(), Failure> {
         lock.hold(tx, self.no).await?;
         holds(tx, self.no, self.token).await
     }
 
-    async fn fold(&self, tx: &Tx) -> Result<(), Failure> {
+    /// Folds the counts; whether calls of owners before have ended late.
+    async fn fold(&self, tx: &Tx) -> Result<bool, Failure> {
         self.hold(tx, Lock::Shared).await?;
-        changes::fold(tx, self.no).await
+        changes::fold(tx, self.no).await?;
+        calls::is_any_late(tx, self.no).await
+    }
+
+    async fn take_in_late_calls(&self) -> Result<(), Failure> {
+        let work = async |tx: &Tx, attempt: u32| {
+            self.hold(tx, Lock::at(attempt)).await?;
+            calls::late(self.shared, tx, self.no).await
+        };
+        let (_, again) = transact!(self.shared.pool, |tx, attempt| work(&tx, attempt))?;
+        self.shared.tell_once_more(self.name, self.token, again);
+        Ok(())
     }
 
     fn count(&self, (changes, audiences): &Counted) {

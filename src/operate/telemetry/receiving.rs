@@ -13,7 +13,7 @@ use http::{Method, StatusCode};
 use super::context::{CURRENT, TraceContext};
 use super::delivering::Untold;
 use super::spans::{Kind, Tracer};
-use crate::ledger::{Intake, LedgerError, Recorded, Recorder};
+use crate::ledger::{Intake, LedgerError, Obstacle, Recorded, Recorder};
 use crate::membership::Timestamp;
 
 /// Longest path that is recorded: none of ours is longer.
@@ -127,8 +127,8 @@ impl Recorder for TracedLedger {
         self.ledger.arrival()
     }
 
-    fn takes_writes(&self) -> bool {
-        self.ledger.takes_writes()
+    fn obstacle(&self) -> Option<Obstacle> {
+        self.ledger.obstacle()
     }
 
     fn has_failed(&self) -> bool {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Facts;
-use crate::ledger::{DestinationView, HeldAudience};
+use crate::ledger::{DestinationView, HeldAudience, Obstacle};
 use crate::manual::Place;
 use crate::map::Reason;
 use crate::membership::Timestamp;
@@ -32,6 +32,8 @@ const MOST_NAMED: usize = 10;
 pub enum ConcernKind {
     /// The ledger's disk has no space, so no event is accepted.
     NoSpace,
+    /// The ledger's database cannot be used, so no event is accepted.
+    Database,
     /// The ledger has recorded arrivals that are now in the future.
     ClockAhead,
     /// The configuration has disabled the destination.
@@ -62,8 +64,9 @@ pub enum ConcernKind {
 
 impl ConcernKind {
     /// Every kind, so that metrics can show zeros.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::NoSpace,
+        Self::Database,
         Self::ClockAhead,
         Self::Disabled,
         Self::Paused,
@@ -84,6 +87,7 @@ impl ConcernKind {
     pub fn word(self) -> &'static str {
         match self {
             Self::NoSpace => "no_space",
+            Self::Database => "database",
             Self::ClockAhead => "clock_ahead",
             Self::Disabled => "disabled",
             Self::Paused => "paused",
@@ -105,6 +109,7 @@ impl ConcernKind {
     pub fn manual(self) -> Place {
         let anchor = match self {
             Self::NoSpace => "the-disk-fills",
+            Self::Database => "the-database-cannot-be-used",
             Self::ClockAhead => "the-clock-of-the-ledger-is-ahead",
             Self::Disabled | Self::Paused => "the-delivery-is-paused",
             Self::Held => "the-state-is-held",
@@ -165,13 +170,24 @@ impl Facts<'_> {
         &self,
         add: &mut impl FnMut(ConcernKind, u64, Option<Timestamp>, String, String),
     ) {
-        if self.has_no_space {
-            let why = "the disk of the ledger has no space: events are answered 503, which \
-                       Segment retries for four hours, and the outcome of deliveries cannot be \
-                       recorded";
-            let remedy = "free space on the disk of ledger.path, or make it larger: cohortd goes on by \
-                 itself";
-            add(ConcernKind::NoSpace, 1, None, why.to_owned(), remedy.to_owned());
+        if let Some(obstacle) = self.obstacle {
+            let (kind, cause, remedy) = match obstacle {
+                Obstacle::NoSpace => (
+                    ConcernKind::NoSpace,
+                    obstacle.words(),
+                    "free space on the disk of ledger.path, or make it larger: cohortd goes on by itself",
+                ),
+                Obstacle::Database(cause) => (
+                    ConcernKind::Database,
+                    cause.as_str(),
+                    "let the database do that again: cohortd goes on by itself",
+                ),
+            };
+            let why = format!(
+                "{cause}: events are answered 503, which Segment retries for four hours, and the outcome of \
+                 deliveries cannot be recorded"
+            );
+            add(kind, 1, None, why, remedy.to_owned());
         }
         if let Some(clock) = ClockStatus::of(self.clock_ahead) {
             let why =

@@ -247,10 +247,7 @@ impl<S: Subject> Story<S> {
         }
         let halves = |batch: &Batch| {
             let (one, other) = batch.members.split_at(1);
-            let half = |members: &[_]| Batch {
-                route: Arc::clone(&batch.route),
-                members: members.to_vec(),
-            };
+            let half = |members: &[_]| Batch { members: members.to_vec(), ..batch.clone() };
             [half(one), half(other)]
         };
         let (by_store, by_model) = (halves(&call.store), halves(&call.model));

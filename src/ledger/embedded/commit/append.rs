@@ -15,9 +15,9 @@ use tokio::time::Instant;
 use crate::ledger::embedded::commit::command::Command;
 use crate::ledger::embedded::directory::reserve::is_want_of_space;
 use crate::ledger::embedded::engine::shared::Shared;
-use crate::ledger::embedded::failure::WriterFailure;
 use crate::ledger::embedded::wal::{AppendError, BLOCK_HEADER, Files};
 use crate::ledger::embedded::{record, threads};
+use crate::ledger::error::WriterFailure;
 use crate::ledger::{Intake, LedgerError};
 
 /// A block is closed at this size. Larger blocks are cheaper per byte, but their requests wait longer for the

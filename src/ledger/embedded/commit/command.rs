@@ -7,9 +7,9 @@ use tokio::time::Instant;
 
 use crate::ledger::embedded::engine::claims::Wanted;
 use crate::ledger::embedded::engine::operated::Operation;
-use crate::ledger::embedded::failure::WriterFailure;
 use crate::ledger::embedded::settings::DestinationSettings;
 use crate::ledger::embedded::tables::counted::Counted;
+use crate::ledger::error::WriterFailure;
 use crate::ledger::{Batch, Intake, LedgerError, Recorded, Report};
 
 /// Where a caller receives its answer.

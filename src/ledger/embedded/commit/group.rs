@@ -12,11 +12,11 @@ use crate::ledger::embedded::engine::record::{self, Recording};
 use crate::ledger::embedded::engine::state::{State, Tallies};
 use crate::ledger::embedded::engine::unclaim::Unclaimed;
 use crate::ledger::embedded::engine::{counting, report};
-use crate::ledger::embedded::failure::WriterFailure;
 use crate::ledger::embedded::record::Record;
 use crate::ledger::embedded::settings::DestinationSettings;
 use crate::ledger::embedded::tables::counted::Counted;
 use crate::ledger::embedded::tables::database::Database;
+use crate::ledger::error::WriterFailure;
 use crate::ledger::{Batch, LedgerError, Recorded, Report};
 
 /// A request and where it is answered; or several requests read from the log, which were answered before.

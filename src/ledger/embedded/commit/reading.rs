@@ -14,11 +14,12 @@ use crate::ledger::embedded::commit::flushing::Flusher;
 use crate::ledger::embedded::commit::group::{Group, WaitingForBlock};
 use crate::ledger::embedded::engine::shared::Shared;
 use crate::ledger::embedded::engine::state::State;
-use crate::ledger::embedded::failure::{WriterFailure, failed};
+use crate::ledger::embedded::failure::failed;
 use crate::ledger::embedded::opening::open::Found;
 use crate::ledger::embedded::record::{Before, Records};
 use crate::ledger::embedded::wal::Files;
 use crate::ledger::embedded::watermarks::LogMarks;
+use crate::ledger::error::WriterFailure;
 
 /// Bytes of the log that are worth a transaction.
 const WORTH_MERGING: u64 = 256 << 10;

@@ -24,7 +24,7 @@ use crate::ledger::embedded::directory::reserve::is_full;
 use crate::ledger::embedded::engine::shared::Shared;
 use crate::ledger::embedded::engine::state::State;
 use crate::ledger::embedded::engine::upkeep;
-use crate::ledger::embedded::failure::{WriterFailure, failed};
+use crate::ledger::embedded::failure::failed;
 use crate::ledger::embedded::opening::lock::Lock;
 use crate::ledger::embedded::opening::open::Found;
 use crate::ledger::embedded::settings::Settings;
@@ -34,6 +34,7 @@ use crate::ledger::embedded::tables::meta;
 use crate::ledger::embedded::tables::open_error::OpenError;
 use crate::ledger::embedded::threads;
 use crate::ledger::embedded::wal::FILES;
+use crate::ledger::error::WriterFailure;
 use crate::membership::Timestamp;
 
 /// Interval at which a disk without space is checked again: readiness must recover without anybody sending an

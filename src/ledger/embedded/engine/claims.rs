@@ -11,7 +11,7 @@ use crate::ledger::embedded::tables::database::Database;
 use crate::ledger::embedded::tables::members;
 use crate::ledger::member::{self, Next};
 use crate::ledger::picking::{Picked, Picking};
-use crate::ledger::{Batch, Claim, ClaimedMember, Room, Route};
+use crate::ledger::{Batch, Claim, ClaimedMember, Room, Route, SOLE_OWNER};
 use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp};
 
 /// A claim marks this many batches of its size ahead, so that the next claims need no commit. After a crash,
@@ -113,7 +113,7 @@ fn claim_longest(
         known.in_flight.insert(member.context_key.clone(), row);
     }
     state.touch(index);
-    Ok(Some(Batch { route, members: taken }))
+    Ok(Some(Batch { route, members: taken, token: SOLE_OWNER }))
 }
 
 /// Claims those of a held audience that are told all the same, the longest pending first.
@@ -164,7 +164,7 @@ fn claim_passing(
         known.in_flight.insert(member.context_key.clone(), row);
     }
     state.touch(index);
-    Ok(Some(Batch { route, members: taken }))
+    Ok(Some(Batch { route, members: taken, token: SOLE_OWNER }))
 }
 
 /// Claims this one member, pending or not, unless it is in flight, parked or gone.
@@ -198,7 +198,7 @@ fn claim_again(
     let row = place.is_row().then_some(after);
     known.in_flight.insert(context_key.clone(), row);
     state.touch(index);
-    Ok(Some(Batch { route, members: vec![member] }))
+    Ok(Some(Batch { route, members: vec![member], token: SOLE_OWNER }))
 }
 
 /// Rows that are searched in each acknowledged audience for a member that was told and is not pending.

@@ -82,7 +82,7 @@ async fn rows_that_cannot_be_written_are_changes_that_are_read_again() {
     busy.writer.run_on_flush_thread(full);
     busy.writer.wait();
     busy.writer.turn();
-    assert!(!busy.ledger.takes_writes(), "there was no space");
+    assert!(busy.ledger.obstacle().is_some(), "there was no space");
     bench.ledger = Arc::clone(&busy.ledger);
     bench.writer = Some(std::thread::spawn(move || busy.writer.run()));
     bench.until(|waiting| waiting == 2).await;

@@ -122,7 +122,7 @@ async fn a_ledger_that_is_being_emptied_is_sound_at_every_moment() {
     bench.record(people.iter().map(|who| delta("a", who, true, 1)).collect()).await;
     // The last of them, whose record would outlive the first slices of members.
     let whole = bench.claim("a", 1200).await.expect("all wait");
-    let one = |member| Batch { route: Arc::clone(&whole.route), members: vec![member] };
+    let one = |member| Batch { members: vec![member], ..whole.clone() };
     for member in whole.members.iter().take(3) {
         bench.park(one(member.clone())).await;
     }

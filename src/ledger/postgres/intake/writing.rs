@@ -1,30 +1,38 @@
 //! What a group leaves in the tables.
 
+use tokio::try_join;
 use tokio_postgres::types::{ToSql, Type};
 
 use crate::ledger::RejectedEvent;
 use crate::ledger::intake::MESSAGE_KEPT;
 use crate::ledger::postgres::changes;
 use crate::ledger::postgres::failure::Failure;
-use crate::ledger::postgres::intake::Group;
+use crate::ledger::postgres::intake::{Group, Messages};
+use crate::membership::Timestamp;
 
 impl Group<'_> {
     /// Writes what has come so far.
     pub async fn flush(&mut self) -> Result<(), Failure> {
-        let changes = self.members.flush(self.tx).await?;
-        changes::write(self.shared, self.tx, self.no, &changes).await?;
-        for (no, change) in changes {
+        let changed = self.members.take_changed();
+        let messages = std::mem::take(&mut self.new_messages);
+        let rejected = std::mem::take(&mut self.rejected);
+        try_join!(
+            biased;
+            changed.write(self.tx),
+            changes::write(self.shared, self.tx, self.no, &changed.changes),
+            self.write_messages(&messages),
+            self.write_rejected(&rejected),
+        )?;
+        for (no, change) in changed.changes {
             let sum = self.changes.entry(no).or_default();
             sum.turnover.joined += change.turnover.joined;
             sum.turnover.left += change.turnover.left;
             sum.turnover.expired += change.turnover.expired;
         }
-        self.flush_messages().await?;
-        self.flush_rejected().await
+        Ok(())
     }
 
-    async fn flush_messages(&mut self) -> Result<(), Failure> {
-        let new = std::mem::take(&mut self.new_messages);
+    async fn write_messages(&self, new: &Messages) -> Result<(), Failure> {
         if new.is_empty() {
             return Ok(());
         }
@@ -46,8 +54,7 @@ impl Group<'_> {
         if rows == new.len() as u64 { Ok(()) } else { Err(Failure::overtaken()) }
     }
 
-    async fn flush_rejected(&mut self) -> Result<(), Failure> {
-        let rejected = std::mem::take(&mut self.rejected);
+    async fn write_rejected(&self, rejected: &[(Timestamp, RejectedEvent)]) -> Result<(), Failure> {
         if rejected.is_empty() {
             return Ok(());
         }

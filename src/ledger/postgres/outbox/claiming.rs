@@ -13,7 +13,7 @@ use crate::ledger::postgres::members::{Changes, Members};
 use crate::ledger::postgres::outbox::{Made, PAGE, SharedOutbox};
 use crate::ledger::postgres::places::Place;
 use crate::ledger::postgres::pool::Tx;
-use crate::ledger::postgres::rows::{COLUMNS, Stored, damaged, text};
+use crate::ledger::postgres::rows::{damaged, text};
 use crate::ledger::{Batch, Claim, ClaimedMember, DestinationSettings, Room};
 use crate::membership::{AudienceId, ContextKey};
 
@@ -51,8 +51,24 @@ impl SharedOutbox {
             "INSERT INTO call_out (destination_no, token, audience_no, audience_id, context_keys)
              VALUES ($1, $2, $3, $4, $5) RETURNING id";
         let row = tx.first(sql, &params).await?.ok_or_else(damaged)?;
+        let call: i64 = row.try_get(0)?;
+        if attempt > 0 {
+            // A claim whose commit was not confirmed may be there: nobody reports it.
+            let sql =
+                "DELETE FROM call_out WHERE destination_no = $1 AND token = $2 AND audience_id = $3
+                 AND context_keys && $4 AND id <> $5 AND NOT is_late";
+            let params: [(&(dyn ToSql + Sync), Type); 5] = [
+                (&no, Type::INT4),
+                (&token, Type::INT8),
+                (&audience, Type::BYTEA),
+                (&keys, Type::BYTEA_ARRAY),
+                (&call, Type::INT8),
+            ];
+            tx.execute(sql, &params).await?;
+        }
+        drop(keys);
         let (place, route) = (place.no, place.route);
-        Ok(Some(Made { batch: Batch { route, members }, place, call: row.try_get(0)?, changes }))
+        Ok(Some(Made { batch: Batch { route, members, token }, place, call, changes }))
     }
 
     async fn longest(
@@ -64,38 +80,39 @@ impl SharedOutbox {
     ) -> Result<Option<(Place, Vec<ClaimedMember>, Changes)>, Failure> {
         let Some(place) = Place::one(tx, &self.name, no, audience).await? else { return Ok(None) };
         let mut picking = Picking::new(room, &place.route);
+        // Taken before anything is read: whoever is settled meanwhile may still be read as one who waits.
+        let claimed = self.claimed_of(audience);
+        let page = PAGE + i64::try_from(claimed.len()).unwrap_or_default();
         // From the beginning each time: what commits later may stand before what was read.
-        let (mut since, mut key) = (i64::MIN, Vec::new());
+        let (mut since, mut after) = (i64::MIN, Vec::new());
         let is_held = place.guard.is_held();
-        let sql = format!(
-            "SELECT p.since, {COLUMNS} FROM (SELECT since, context_key FROM pending
-                 WHERE audience_no = $1 AND (since, context_key) > ($2, $3) AND (passes_guard OR NOT $5) ORDER BY since, context_key LIMIT $4) p
-             JOIN member m ON m.audience_no = $1 AND m.context_key = p.context_key
-             ORDER BY p.since, p.context_key"
-        );
+        let sql = "SELECT since, context_key FROM pending
+             WHERE audience_no = $1 AND (since, context_key) > ($2, $3) AND (passes_guard OR NOT $5)
+             ORDER BY since, context_key LIMIT $4";
         loop {
             let params: [(&(dyn ToSql + Sync), Type); 5] = [
                 (&place.no, Type::INT4),
                 (&since, Type::INT8),
-                (&key, Type::BYTEA),
-                (&PAGE, Type::INT8),
+                (&after, Type::BYTEA),
+                (&page, Type::INT8),
                 (&is_held, Type::BOOL),
             ];
-            let rows = tx.query(&sql, &params).await?;
-            let is_last = i64::try_from(rows.len()).is_ok_and(|rows| rows < PAGE);
-            let mut is_full = false;
+            let rows = tx.query(sql, &params).await?;
+            let is_last = i64::try_from(rows.len()).is_ok_and(|rows| rows < page);
+            let mut keys = Vec::new();
             for row in rows {
-                since = row.try_get(0)?;
-                let stored = Stored::of(&row, 1)?;
-                key = stored.context_key.as_str().as_bytes().to_vec();
-                if self.is_claimed(audience, &stored.context_key) {
-                    continue;
-                }
-                if picking.offer(&stored.context_key, &stored.member) == Picked::Enough {
-                    is_full = true;
-                    break;
+                (since, after) = (row.try_get(0)?, row.try_get(1)?);
+                let key = text(&after).and_then(|key| ContextKey::new(&key));
+                let key = key.ok_or_else(damaged)?;
+                if !claimed.contains(&key) && !self.is_claimed(audience, &key) {
+                    keys.push((place.no, key));
                 }
             }
+            let mut members = Members::default();
+            members.load(tx, keys.iter().cloned().collect()).await?;
+            let waiting = keys.iter().filter_map(|key| Some((&key.1, members.get(key)?)));
+            let mut waiting = waiting.filter(|(_, member)| member.pending_since.is_some());
+            let is_full = waiting.any(|(key, of)| picking.offer(key, of) == Picked::Enough);
             if is_full || is_last {
                 break;
             }

@@ -12,7 +12,7 @@ use crate::ledger::postgres::members::{Changes, MemberKey, Members};
 use crate::ledger::postgres::outbox::SharedOutbox;
 use crate::ledger::postgres::places::Place;
 use crate::ledger::postgres::pool::Tx;
-use crate::ledger::{Batch, ClaimedMember, Report};
+use crate::ledger::{ClaimedMember, Report};
 use crate::membership::{AudienceId, ContextKey, Timestamp};
 
 /// What a report has changed.
@@ -75,14 +75,7 @@ impl SharedOutbox {
         holds(tx, no, token).await?;
         let mut reported = Reported::default();
         let mut members = Members::default();
-        let batches: &[Batch] = match report {
-            Report::Settle(batch)
-            | Report::Release(batch, _)
-            | Report::Park(batch, _)
-            | Report::Unpark(batch) => std::slice::from_ref(batch),
-            Report::Split(parts) => parts,
-        };
-        for batch in batches {
+        for batch in report.batches() {
             let audience = &batch.route.audience;
             let Some(place) = Place::one(tx, &self.name, no, audience).await? else { continue };
             // A report of a process before this one, or a second one, says nothing.
@@ -145,7 +138,7 @@ impl SharedOutbox {
         };
         if let Some(of) = self.shared.known().get_mut(&self.name) {
             for member in &batch.members {
-                of.claims.remove(&batch.route.audience, &member.context_key);
+                of.claims.remove(&batch.route.audience, &member.context_key, batch.token);
             }
         }
     }

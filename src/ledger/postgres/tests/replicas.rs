@@ -2,20 +2,37 @@
 
 use super::*;
 use crate::ledger::contract::subject::*;
-use crate::ledger::{Batch, Outbox, Recorder, Report};
+use crate::ledger::lease::{Change, Lease};
+use crate::ledger::{Batch, Outbox, Recorder, Report, Unheard};
 use crate::membership::Timestamp;
 
 /// A replica, and the task that keeps it.
 struct Replica {
     ledger: Arc<PostgresLedger>,
-    running: tokio::task::JoinHandle<()>,
+    running: tokio::task::JoinHandle<Result<(), WriterFailure>>,
 }
 
 impl Replica {
     async fn start(database: &Database, name: &str, lease_ttl: Duration) -> Self {
+        Self::start_with(database, name, lease_ttl, &Setup::default()).await
+    }
+
+    /// One that tells once more after a moment.
+    async fn hasty(database: &Database, name: &str) -> Self {
+        let mut setup = Setup::default();
+        setup.destinations[0].reassert_after = Duration::from_millis(30);
+        Self::start_with(database, name, LONG, &setup).await
+    }
+
+    async fn start_with(
+        database: &Database,
+        name: &str,
+        lease_ttl: Duration,
+        setup: &Setup,
+    ) -> Self {
         let clock = Arc::new(ManualClock::at(START));
-        let settings = SharedSettings { lease_ttl, ..settings_for(database, &Setup::default()) };
-        let opened = PostgresLedger::open(settings, name.to_owned(), clock, false).await;
+        let settings = SharedSettings { lease_ttl, ..settings_for(database, setup, name) };
+        let opened = PostgresLedger::open(settings, clock, false).await;
         let (ledger, keeper) = opened.expect("the database is there");
         Self { ledger: Arc::new(ledger), running: tokio::spawn(keeper.run()) }
     }
@@ -33,11 +50,35 @@ impl Replica {
         self.outbox().claim(longest("a", 999)).await.expect("the database is there")
     }
 
+    async fn settle(&self, batch: Batch) {
+        self.outbox().report(Report::Settle(batch)).await.expect("the database is there");
+    }
+
+    /// What is told of somebody, and whether that waits.
+    async fn told(&self, key: &str) -> (Option<bool>, bool) {
+        let found = self.ledger.member(&production(), key).await.expect("it is open");
+        (found[0].told, found[0].pending)
+    }
+
+    /// Wakes up again after it stood still.
+    fn thaw(&mut self) {
+        let shared = Arc::clone(&self.ledger.shared);
+        self.running = tokio::spawn(Keeper::new(shared, recording::queue().1, false).run());
+    }
+
     /// Stands still, as a process that is stopped does: it renews nothing.
     async fn freeze(&mut self) {
         self.running.abort();
         let _ = (&mut self.running).await; // it was told to end
     }
+}
+
+/// A lease that does not run out in a test.
+const LONG: Duration = Duration::from_secs(600);
+
+/// The leases run out, whatever the owners believe.
+async fn run_out(database: &Database) {
+    database.run("UPDATE lease SET expires_at = clock_timestamp()").await;
 }
 
 /// Requests through each replica, and those whom each of them is about.
@@ -46,10 +87,17 @@ const PEOPLE: i64 = 8;
 
 /// Waits until a replica claims somebody.
 async fn until_claimed(replica: &Replica) -> Batch {
-    let mut news = replica.outbox().news();
+    until_claimed_of(replica, "a").await
+}
+
+/// The same, of this audience.
+async fn until_claimed_of(replica: &Replica, audience: &str) -> Batch {
+    let outbox = replica.outbox();
+    let mut news = outbox.news();
     let claiming = async {
         loop {
-            if let Some(batch) = replica.claim().await {
+            let claimed = outbox.claim(longest(audience, 999)).await;
+            if let Some(batch) = claimed.expect("the database is there") {
                 return batch;
             }
             news.changed().await.expect("it is open");
@@ -60,7 +108,7 @@ async fn until_claimed(replica: &Replica) -> Batch {
 
 #[tokio::test]
 async fn only_the_owner_claims_and_who_was_in_its_call_is_told_once_more_by_the_next() {
-    let database = Server::of_all().database();
+    let database = of_all().database();
     let ttl = Duration::from_secs(6); // it is renewed every second
     let mut first = Replica::start(&database, "first", ttl).await;
     let second = Replica::start(&database, "second", ttl).await;
@@ -91,7 +139,7 @@ async fn only_the_owner_claims_and_who_was_in_its_call_is_told_once_more_by_the_
 /// Its clock stood still with it, so that it takes itself for the owner.
 #[tokio::test]
 async fn whoever_has_lost_the_lease_without_knowing_changes_nothing() {
-    let database = Server::of_all().database();
+    let database = of_all().database();
     let ttl = Duration::from_secs(600);
     let mut first = Replica::start(&database, "first", ttl).await;
     let second = Replica::start(&database, "second", ttl).await;
@@ -111,7 +159,7 @@ async fn whoever_has_lost_the_lease_without_knowing_changes_nothing() {
 
 #[tokio::test]
 async fn an_orderly_stop_hands_over_at_once() {
-    let database = Server::of_all().database();
+    let database = of_all().database();
     let ttl = Duration::from_secs(600);
     let first = Replica::start(&database, "first", ttl).await;
     let second = Replica::start(&database, "second", ttl).await;
@@ -127,7 +175,7 @@ async fn an_orderly_stop_hands_over_at_once() {
 
 #[tokio::test]
 async fn the_latest_event_time_wins_whichever_replica_it_came_through() {
-    let database = Server::of_all().database();
+    let database = of_all().database();
     let ttl = Duration::from_secs(600);
     let replicas = [
         Replica::start(&database, "first", ttl).await,
@@ -158,5 +206,192 @@ async fn the_latest_event_time_wins_whichever_replica_it_came_through() {
         let found = replicas[0].ledger.member(&production(), &key).await.expect("it is open");
         assert_eq!((found[0].included, found[0].event_at), (true, Timestamp(3)), "{key}");
     }
-    assert_eq!(database.faults().await, [""; 0]);
+    assert_eq!(faults(&database).await, [""; 0]);
+}
+
+/// Calls at a time.
+const CALLS: usize = 4;
+
+/// A claim may read a member that waits just before the report that settles it is committed, and go on after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_settled_while_others_are_claimed_is_told_once() {
+    let database = of_all().database();
+    let replica = Arc::new(Replica::start(&database, "only", Duration::from_secs(600)).await);
+    let people: Vec<String> = (0..1200).map(|person| format!("p{person:04}")).collect();
+    replica.record(people.iter().map(|key| delta("a", key, true, 1)).collect()).await;
+    let claiming = Arc::new(tokio::sync::Mutex::new(()));
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..CALLS {
+        let (replica, claiming) = (Arc::clone(&replica), Arc::clone(&claiming));
+        calls.spawn(async move {
+            let mut told = Vec::new();
+            loop {
+                let one_at_a_time = claiming.lock().await; // as a courier does
+                let claimed = replica.outbox().claim(longest("a", 8)).await;
+                drop(one_at_a_time);
+                let Some(batch) = claimed.expect("the database is there") else { return told };
+                told.extend(keys(&batch).into_iter().map(str::to_owned));
+                let settled = replica.outbox().report(Report::Settle(batch)).await;
+                settled.expect("the database is there");
+            }
+        });
+    }
+    let mut told = calls.join_all().await.concat();
+    told.sort();
+    assert_eq!(told, people, "each of them once");
+    assert_eq!(faults(&database).await, [""; 0]);
+}
+
+/// It was frozen in a call. When it wakes up, everybody was told by another long ago.
+#[tokio::test]
+async fn whoever_was_in_a_call_that_ends_after_the_lease_is_told_once_more_by_the_owner() {
+    let database = of_all().database();
+    let mut first = Replica::hasty(&database, "first").await;
+    let second = Replica::hasty(&database, "second").await;
+    first.record(enter("a", &["ada"])).await;
+    first.record(enter("b", &["bob"])).await;
+    let rests = first.claim().await.expect("ada waits");
+    let waits =
+        first.outbox().claim(longest("b", 9)).await.expect("it is open").expect("bob waits");
+    first.freeze().await;
+    run_out(&database).await;
+    for told_again in [false, true] {
+        let batch = until_claimed(&second).await;
+        assert_eq!(tells(&batch), ("ada", true), "once more: {told_again}");
+        second.settle(batch).await;
+    }
+    assert_eq!(second.told("ada").await, (Some(true), false), "it rests");
+
+    first.settle(rests).await;
+    let late = Report::Release(waits, Unheard::Perhaps);
+    first.outbox().report(late).await.expect("it is told nothing");
+    let batch = until_claimed(&second).await;
+    assert_eq!(tells(&batch), ("ada", true), "it may have been told late");
+    second.settle(batch).await;
+    for told_again in [false, true] {
+        let batch = until_claimed_of(&second, "b").await;
+        assert_eq!(tells(&batch), ("bob", true), "once more: {told_again}");
+        second.settle(batch).await;
+    }
+    for (key, audience) in [("ada", "a"), ("bob", "b")] {
+        assert_eq!(second.told(key).await, (Some(true), false), "{audience}");
+    }
+    let left = "SELECT 1 FROM call_out UNION ALL SELECT 1 FROM reassertion";
+    let shared = &second.ledger.shared;
+    let row = transact!(shared.pool, |tx, _attempt| tx.first(left, &[]));
+    assert!(row.expect("it can be read").is_none(), "nobody is told any more");
+}
+
+#[tokio::test]
+async fn what_was_not_sent_or_was_refused_is_not_told_once_more() {
+    let database = of_all().database();
+    let mut first = Replica::hasty(&database, "first").await;
+    let second = Replica::hasty(&database, "second").await;
+    first.record(enter("a", &["ada"])).await;
+    let batch = first.claim().await.expect("ada waits");
+    first.freeze().await;
+    run_out(&database).await;
+    let _in_call = until_claimed(&second).await;
+    let of_before = [
+        Report::Release(batch.clone(), Unheard::Unsent),
+        Report::Park(batch.clone(), reason("1")),
+        Report::Split(vec![batch.clone()]),
+        Report::Unpark(batch),
+    ];
+    for report in of_before {
+        first.outbox().report(report).await.expect("it is told nothing");
+    }
+    let late = "SELECT 1 FROM call_out WHERE is_late UNION ALL SELECT 1 FROM parked
+         UNION ALL SELECT 1 FROM member WHERE refused_with IS NOT NULL";
+    let shared = &second.ledger.shared;
+    let row = transact!(shared.pool, |tx, _attempt| tx.first(late, &[]));
+    assert!(row.expect("it can be read").is_none(), "nothing of it counts");
+}
+
+/// It loses the lease while a call is out, and takes it again.
+#[tokio::test]
+async fn a_call_of_an_earlier_reign_settles_nothing_of_a_later_one_of_the_same_process() {
+    let database = of_all().database();
+    let mut first = Replica::hasty(&database, "first").await;
+    let second = Replica::hasty(&database, "second").await;
+    first.record(enter("a", &["ada"])).await;
+    let old = first.claim().await.expect("ada waits");
+    first.freeze().await;
+    run_out(&database).await;
+    drop(until_claimed(&second).await);
+    second.ledger.close().await;
+    first.thaw();
+    let new = until_claimed(&first).await;
+    assert_eq!(old.members, new.members, "the same, in another reign");
+    assert!(!first.outbox().may_call(&old) && first.outbox().may_call(&new));
+    first.outbox().until_over(&old).await;
+
+    first.settle(old).await;
+    assert_eq!(first.told("ada").await, (None, true), "its call is still out");
+    assert!(first.claim().await.is_none(), "ada is in a call");
+    first.settle(new).await;
+    let again = until_claimed(&first).await; // the call of before may have been applied after it
+    assert_eq!(tells(&again), ("ada", true));
+    first.settle(again).await;
+    assert_eq!(first.told("ada").await, (Some(true), false));
+    assert_eq!(faults(&database).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_call_may_be_made_while_the_lease_lasts_and_is_given_up_when_it_is_over() {
+    let database = of_all().database();
+    let ttl = Duration::from_secs(2);
+    let mut first = Replica::start(&database, "first", ttl).await;
+    first.record(enter("a", &["ada"])).await;
+    let batch = until_claimed(&first).await;
+    first.freeze().await; // nothing renews
+    let outbox = first.outbox();
+    let over = outbox.until_over(&batch);
+    tokio::time::timeout(DEADLINE, over).await.expect("it ends with the lease");
+    assert!(!first.outbox().may_call(&batch));
+    assert!(first.claim().await.is_none());
+
+    // Nobody has taken it meanwhile: what was reported of the calls counts, and it goes on.
+    first.outbox().report(Report::Release(batch, Unheard::Perhaps)).await.expect("it is there");
+    first.thaw();
+    let batch = until_claimed(&first).await;
+    assert!(first.outbox().may_call(&batch));
+    first.settle(batch).await;
+    let again = "SELECT 1 FROM reassertion";
+    let shared = &first.ledger.shared;
+    let row = transact!(shared.pool, |tx, _attempt| tx.first(again, &[]));
+    assert!(row.expect("it can be read").is_some(), "the call that was given up may be applied");
+}
+
+#[tokio::test]
+async fn whoever_does_not_learn_that_it_got_the_lease_takes_it_again() {
+    let database = of_all().database();
+    let first = Replica::start(&database, "first", LONG).await;
+    first.record(enter("a", &["ada"])).await;
+    let of_before = first.claim().await.expect("it owns the destination");
+    let forget = |lease: &mut Lease| {
+        lease.hand_over();
+        Change::Lost
+    };
+    first.ledger.shared.learn(&production(), forget);
+    let batch = until_claimed(&first).await;
+    assert!(batch.token > of_before.token);
+}
+
+/// As behind a pooler that knows nothing of statements: what was parsed for one transaction is not there in the next.
+#[tokio::test]
+async fn statements_go_with_their_text_where_they_are_forgotten() {
+    let settings = settings_for(&of_all().database(), &Setup::default(), "only").database;
+    let pool = Pool::new(DatabaseSettings { connections: 1, ..settings });
+    for forgets in [false, false, true, true, false] {
+        let asked: Result<_, Failure> = transact!(pool, |tx, _attempt| async {
+            let row = tx.first("SELECT $1 + 1", &[(&1, Type::INT4)]).await?;
+            let answer: Option<i32> = row.map(|row| row.try_get(0)).transpose()?;
+            if forgets {
+                tx.batch("DEALLOCATE ALL").await?;
+            }
+            Ok(answer)
+        });
+        assert_eq!(asked.expect("the database is there"), Some(2));
+    }
 }

@@ -35,7 +35,7 @@ pub(super) async fn spooled(
         is_user_id,
         audience_key: target.audience_key.as_str().to_owned(),
     };
-    let directory = api.ledger_path.clone();
+    let directory = api.scratch.clone();
     let sorter = blocking(move || Sorter::new(&directory, SORTING_BYTES)).await?;
     let mut both = (Reader::new(layout), sorter.map_err(Fault::Disk)?);
     let mut ends = false;
@@ -95,7 +95,7 @@ async fn has_room(api: &Api) -> Result<(), Problem> {
         _ => None,
     });
     let enough = free.is_none_or(|bytes| bytes > 4 * SORTING_BYTES as u64);
-    if enough && api.ledger.takes_writes() {
+    if enough && api.ledger.obstacle().is_none() {
         return Ok(());
     }
     let detail = "the disk of the ledger has no room to sort the snapshot; nothing was done";

@@ -1,0 +1,112 @@
+//! Who shares the ledger: each replica says again and again that it is there, which also shows whether the database takes
+//! writes.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::time::interval;
+use tokio_postgres::types::{ToSql, Type};
+use tracing::warn;
+
+use crate::clock::Seldom;
+use crate::ledger::ReplicaView;
+use crate::ledger::postgres::failure::Failure;
+use crate::ledger::postgres::pool::{Tx, transact};
+use crate::ledger::postgres::shared::Shared;
+use crate::membership::Timestamp;
+
+/// How often a replica says that it is there.
+const SAY_EVERY: Duration = Duration::from_secs(1);
+/// How long one that is silent is remembered, in seconds.
+const REMEMBERED_S: f64 = 600.0;
+
+/// Says that this replica is there until the ledger is closed, and warns if others are not like it.
+pub(crate) async fn keep_saying(shared: &Shared) {
+    let started_at = shared.stamps.arrival();
+    let mut often = interval(SAY_EVERY);
+    let mut said = Seldom::default();
+    while shared.comes(&mut often).await {
+        let there = transact!(shared.pool, |tx, _attempt| say(shared, &tx, started_at));
+        shared.is_there(&there);
+        let Ok(others) = there else { continue }; // the status shows it, and so does the probe
+        if let Some(difference) = difference(shared, &others)
+            && said.is_due()
+        {
+            warn!("{difference}");
+        }
+    }
+    let me = &shared.settings.replica.name;
+    let sql = "DELETE FROM replica WHERE name = $1";
+    // Whoever cannot say goodbye is forgotten after a while.
+    let _ = transact!(shared.pool, |tx, _attempt| tx.execute(sql, &[(me, Type::TEXT)]));
+}
+
+/// Versions and configurations of those that are there.
+type Others = BTreeSet<(String, String)>;
+
+async fn say(shared: &Shared, tx: &Tx, started_at: Timestamp) -> Result<Others, Failure> {
+    let me = &shared.settings.replica;
+    let sql = "INSERT INTO replica (name, version, configuration, started_at, seen_at)
+         VALUES ($1, $2, $3, $4, clock_timestamp())
+         ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at";
+    let params: [(&(dyn ToSql + Sync), Type); 4] = [
+        (&me.name, Type::TEXT),
+        (&me.version, Type::TEXT),
+        (&me.configuration, Type::TEXT),
+        (&started_at.0, Type::INT8),
+    ];
+    tx.execute(sql, &params).await?;
+    let sql = "DELETE FROM replica WHERE seen_at < clock_timestamp() - $1 * interval '1 second'";
+    tx.execute(sql, &[(&REMEMBERED_S, Type::FLOAT8)]).await?;
+    let sql = "SELECT DISTINCT version, configuration FROM replica WHERE seen_at > clock_timestamp() - interval '10 seconds'";
+    let rows = tx.query(sql, &[]).await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
+fn difference(shared: &Shared, others: &Others) -> Option<&'static str> {
+    let me = &shared.settings.replica;
+    if others.iter().any(|(version, _)| *version != me.version) {
+        Some(
+            "replicas of another version share the ledger: cohortd status shows them; bring all to the same one",
+        )
+    } else if others.iter().any(|(_, configuration)| *configuration != me.configuration) {
+        Some(
+            "replicas with another configuration share the ledger: cohortd status shows them; give all the same \
+             destinations, routes, delivery and ledger sections",
+        )
+    } else {
+        None
+    }
+}
+
+/// What this replica says of itself to the others.
+pub(crate) async fn tell(shared: &Shared, words: &str) -> Result<(), Failure> {
+    let me = &shared.settings.replica.name;
+    let sql = "UPDATE replica SET said = $2 WHERE name = $1";
+    let params: [(&(dyn ToSql + Sync), Type); 2] = [(me, Type::TEXT), (&words, Type::TEXT)];
+    transact!(shared.pool, |tx, _attempt| tx.execute(sql, &params)).map(|_| ())
+}
+
+/// Everybody who shares the ledger.
+pub(crate) async fn everybody(shared: &Shared) -> Result<Vec<ReplicaView>, Failure> {
+    let sql = "SELECT r.name, r.version, r.configuration, r.started_at, r.said,
+             greatest(extract(epoch FROM clock_timestamp() - r.seen_at), 0)::float8,
+             ARRAY(SELECT d.name FROM lease l JOIN destination d ON d.no = l.destination_no
+                 WHERE l.owner = r.name AND l.expires_at > clock_timestamp() ORDER BY d.name)
+         FROM replica r ORDER BY r.name";
+    let rows = transact!(shared.pool, |tx, _attempt| tx.query(sql, &[]))?;
+    let view = |row: &tokio_postgres::Row| -> Result<ReplicaView, Failure> {
+        let name: String = row.try_get(0)?;
+        Ok(ReplicaView {
+            is_here: name == shared.settings.replica.name,
+            name,
+            version: row.try_get(1)?,
+            configuration: row.try_get(2)?,
+            started_at: Timestamp(row.try_get(3)?),
+            said: row.try_get(4)?,
+            silent_for: Duration::try_from_secs_f64(row.try_get(5)?).unwrap_or_default(),
+            delivers: row.try_get(6)?,
+        })
+    };
+    rows.iter().map(view).collect()
+}

@@ -1,0 +1,126 @@
+//! A connection, and the statements that the server has parsed on it.
+//!
+//! To parse a statement takes as long as to do it, where it is about a few rows. A statement that is asked for the first
+//! time goes with its text; its commit has the server parse it, for the transactions after it. A pooler that puts other
+//! connections below and does not know such statements is found out by the first one that is missing there: from then
+//! on each goes with its text.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::future::join_all;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::JoinHandle;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Connection, Error, NoTls, Row, Statement};
+
+use crate::ledger::postgres::address::DatabaseAddress;
+use crate::ledger::postgres::failure::Failure;
+
+/// The parameters of a statement, with their types: they are sent along, so that nothing has to be asked first.
+pub(crate) type Params<'a> = [(&'a (dyn ToSql + Sync), Type)];
+
+/// A connection.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub client: Client,
+    driver: JoinHandle<()>,
+    /// What the server has parsed, by its text.
+    parsed: Mutex<HashMap<String, Statement>>,
+    /// What it is to parse, with the types of its parameters.
+    unparsed: Mutex<HashMap<String, Vec<Type>>>,
+    /// Whether what it has parsed is there in the next transaction, on any connection of the process.
+    keeps_statements: Arc<AtomicBool>,
+}
+
+impl Session {
+    pub async fn open(
+        address: &DatabaseAddress,
+        keeps_statements: Arc<AtomicBool>,
+    ) -> Result<Self, Failure> {
+        let failed = |error| Failure::of_connecting(address, error);
+        let (client, driver) = match &address.tls {
+            None => drive(address.config.connect(NoTls).await.map_err(failed)?),
+            Some(tls) => {
+                let connector = tls.connector().map_err(Failure::Unavailable)?;
+                drive(address.config.connect(connector).await.map_err(failed)?)
+            }
+        };
+        let (parsed, unparsed) = (Mutex::default(), Mutex::default());
+        Ok(Self { client, driver, parsed, unparsed, keeps_statements })
+    }
+
+    pub async fn query(&self, sql: &str, params: &Params<'_>) -> Result<Vec<Row>, Error> {
+        match self.statement(sql, params) {
+            Some(statement) => self.client.query(&statement, &values(params)).await,
+            None => self.client.query_typed(sql, params).await,
+        }
+    }
+
+    pub async fn execute(&self, sql: &str, params: &Params<'_>) -> Result<u64, Error> {
+        match self.statement(sql, params) {
+            Some(statement) => self.client.execute(&statement, &values(params)).await,
+            None => self.client.execute_typed(sql, params).await,
+        }
+    }
+
+    /// What the server has parsed of it; if it has not, it is to.
+    fn statement(&self, sql: &str, params: &Params<'_>) -> Option<Statement> {
+        if !self.keeps_statements.load(Ordering::Relaxed) {
+            return None;
+        }
+        let statement = locked(&self.parsed).get(sql).cloned();
+        if statement.is_none() {
+            let types = params.iter().map(|(_, of)| of.clone()).collect();
+            locked(&self.unparsed).insert(sql.to_owned(), types);
+        }
+        statement
+    }
+
+    /// Has the server parse what was asked for the first time.
+    pub async fn parse(&self) {
+        let unparsed = std::mem::take(&mut *locked(&self.unparsed));
+        let parse = async |(sql, types): (String, Vec<Type>)| {
+            if let Ok(statement) = self.client.prepare_typed(&sql, &types).await {
+                locked(&self.parsed).insert(sql, statement);
+            }
+        };
+        join_all(unparsed.into_iter().map(parse)).await;
+    }
+
+    /// A statement has failed; perhaps because what was parsed is not there.
+    pub fn note(&self, error: &Error) {
+        let unknown = [SqlState::INVALID_SQL_STATEMENT_NAME, SqlState::DUPLICATE_PSTATEMENT];
+        if error.code().is_some_and(|code| unknown.contains(code)) {
+            self.keeps_statements.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+/// Lets a connection run.
+fn drive<S, T>((client, connection): (Client, Connection<S, T>)) -> (Client, JoinHandle<()>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let driver = tokio::spawn(async move {
+        let _ = connection.await; // whoever uses the client learns of it
+    });
+    (client, driver)
+}
+
+fn values<'a>(params: &Params<'a>) -> Vec<&'a (dyn ToSql + Sync)> {
+    params.iter().map(|(value, _)| *value).collect()
+}
+
+fn locked<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
+    what.lock().unwrap_or_else(PoisonError::into_inner)
+}
