@@ -56,7 +56,7 @@ pub(crate) async fn write(
     ];
     let sql = "INSERT INTO change (destination_no, audience_no, members, included, pending, parked, arrival)
          SELECT $1, *, $7 FROM unnest($2, $3, $4, $5, $6)";
-    tx.execute(sql, &params).await?;
+    tx.steady_execute(sql, &params).await?;
     let erased = changes.iter().filter(|(_, change)| change.is_erased).map(|(no, _)| *no);
     let erased: Vec<i32> = erased.collect();
     if erased.is_empty() { Ok(()) } else { guarding::empty(tx, &erased).await }

@@ -48,7 +48,7 @@ pub(crate) async fn count(
     }
     let sql = "SELECT no, guard FROM audience WHERE no = ANY($1) ORDER BY no FOR UPDATE";
     let mut guards = BTreeMap::new();
-    for row in tx.query(sql, &[(&numbers, Type::INT4_ARRAY)]).await? {
+    for row in tx.steady_query(sql, &[(&numbers, Type::INT4_ARRAY)]).await? {
         guards.insert(row.try_get::<_, i32>(0)?, guard_of(row.try_get(1)?)?);
     }
     for flips in requests {
@@ -69,8 +69,8 @@ pub(crate) async fn count(
     let are_held: Vec<bool> = guards.values().map(Guard::is_held).collect();
     let numbers: Vec<i32> = guards.into_keys().collect();
     tx.last(
-        "UPDATE audience a SET guard = i.guard, is_held = i.is_held
-         FROM unnest($1, $2, $3) AS i(no, guard, is_held) WHERE a.no = i.no",
+        "UPDATE audience SET guard = $2[array_position($1, no)], is_held = $3[array_position($1, no)]
+         WHERE no = ANY($1)",
         vec![
             (Box::new(numbers), Type::INT4_ARRAY),
             (Box::new(texts), Type::TEXT_ARRAY),

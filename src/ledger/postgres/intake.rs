@@ -81,6 +81,14 @@ pub(crate) async fn apply(
     Ok(applied)
 }
 
+/// Whom intakes are about, in audiences of these numbers.
+fn keys(intakes: &[&Intake], numbers: &HashMap<AudienceId, i32>) -> BTreeSet<MemberKey> {
+    let deltas = intakes.iter().flat_map(|intake| &intake.deltas);
+    let keys = deltas
+        .filter_map(|delta| Some((*numbers.get(&delta.audience)?, delta.context_key.clone())));
+    keys.collect()
+}
+
 /// When messages came first, and when they count, by their keyed hashes.
 type Messages = BTreeMap<Vec<u8>, (Timestamp, Timestamp)>;
 
@@ -126,11 +134,15 @@ impl<'a> Group<'a> {
         let deltas = || intakes.iter().flat_map(|intake| &intake.deltas);
         let ids: HashSet<&AudienceId> = deltas().map(|delta| &delta.audience).collect();
         let ids: Vec<&AudienceId> = ids.into_iter().collect();
-        let (places, messages, has_tombstones) = try_join!(
+        // Most audiences are what they were: their members are asked for at once.
+        let likely = shared.numbers(&name, &ids);
+        let mut members = Members::default();
+        let (places, messages, has_tombstones, ()) = try_join!(
             biased;
             Place::these(tx, &name, no, &ids),
             loading::messages(shared, tx, (no, &name), intakes),
             loading::has_tombstones(tx, no),
+            members.load(tx, keys(intakes, &likely)),
         )?;
         let tombstones = if has_tombstones {
             loading::tombstones(shared, tx, (no, &name), intakes).await?
@@ -139,6 +151,7 @@ impl<'a> Group<'a> {
         };
         let places: HashMap<AudienceId, Place> =
             places.into_iter().map(|place| (place.route.audience.clone(), place)).collect();
+        shared.note_numbers(&name, places.iter().map(|(id, place)| (id, place.no)));
         let mut group = Self {
             shared,
             tx,
@@ -147,7 +160,7 @@ impl<'a> Group<'a> {
             name,
             settings,
             places,
-            members: Members::default(),
+            members,
             changes: Changes::default(),
             messages,
             new_messages: Messages::new(),
@@ -159,13 +172,11 @@ impl<'a> Group<'a> {
         if lock == Lock::Shared && deltas().any(|delta| group.needs_others_away(delta)) {
             return Err(Failure::Again("an audience is new".to_owned()));
         }
-        let keys: BTreeSet<MemberKey> = deltas()
-            .filter_map(|delta| {
-                let place = group.places.get(&delta.audience)?;
-                Some((place.no, delta.context_key.clone()))
-            })
-            .collect();
-        group.members.load(tx, keys).await?;
+        let numbers: HashMap<AudienceId, i32> =
+            group.places.iter().map(|(id, place)| (id.clone(), place.no)).collect();
+        if numbers != likely {
+            group.members.load(tx, keys(intakes, &numbers)).await?;
+        }
         Ok(group)
     }
 

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use crate::clock::Seldom;
 use crate::ledger::DestinationSettings;
 use crate::ledger::error::WriterFailure;
-use crate::ledger::lease::{self, Lease};
+use crate::ledger::lease;
 use crate::ledger::postgres::failure::Failure;
 use crate::ledger::postgres::guarding;
 use crate::ledger::postgres::leases;
@@ -23,7 +23,7 @@ use crate::ledger::postgres::pool::{Tx, transact};
 use crate::ledger::postgres::presence;
 use crate::ledger::postgres::recording::Waiting;
 use crate::ledger::postgres::rows::damaged;
-use crate::ledger::postgres::shared::{Claims, Handle, Known, Shared};
+use crate::ledger::postgres::shared::{Handle, Known, Shared};
 use crate::ledger::postgres::upkeep;
 use crate::membership::{DestinationName, Timestamp};
 
@@ -59,6 +59,8 @@ impl Keeper {
             let (shared, waiting) = (Arc::clone(&shared), Arc::clone(&waiting));
             tasks.spawn(async move { waiting.record_all(&shared, is_second).await });
         }
+        let of = Arc::clone(&shared);
+        tasks.spawn(async move { of.keep_telling().await });
         let of = Arc::clone(&shared);
         tasks.spawn(async move { renew_leases(&of).await });
         let of = Arc::clone(&shared);
@@ -209,19 +211,8 @@ pub(crate) async fn configure(
         let mut known = shared.known();
         known.values_mut().for_each(|of| of.is_configured = false);
         for (no, paused, settings) in &found {
-            let new = || Known {
-                no: *no,
-                settings: settings.clone(),
-                is_configured: true,
-                paused_since: paused.map(Timestamp),
-                lease: Lease::new(shared.settings.lease_ttl),
-                claims: Claims::default(),
-                news: tokio::sync::watch::Sender::new(()),
-                turnover: HashMap::new(),
-                reassertions: Vec::new(),
-                held: Vec::new(),
-                late: Seldom::default(),
-            };
+            let ttl = shared.settings.lease_ttl;
+            let new = || Known::new(*no, settings.clone(), *paused, ttl);
             let of = known.entry(settings.name.clone()).or_insert_with(new);
             (of.no, of.settings, of.is_configured) = (*no, settings.clone(), true);
         }

@@ -40,7 +40,7 @@ impl Lock {
                 "SELECT pg_advisory_xact_lock('destination'::regclass::oid::int4, no) FROM unnest($1) no"
             }
         };
-        tx.query(sql, &[(&numbers, Type::INT4_ARRAY)]).await.map(|_| ())
+        tx.steady_query(sql, &[(&numbers, Type::INT4_ARRAY)]).await.map(|_| ())
     }
 }
 

@@ -62,13 +62,15 @@ impl Members {
         let audiences: Vec<i32> = missing.iter().map(|key| key.0).collect();
         let context_keys: Vec<&[u8]> =
             missing.iter().map(|key| key.1.as_str().as_bytes()).collect();
+        // One after the other, whatever the table holds: that is what OFFSET 0 says.
         let sql = format!(
-            "SELECT {COLUMNS} FROM unnest($1, $2) AS i(audience_no, context_key)
-             JOIN member m ON m.audience_no = i.audience_no AND m.context_key = i.context_key"
+            "SELECT m.* FROM unnest($1, $2) AS i(audience_no, context_key)
+             CROSS JOIN LATERAL (SELECT {COLUMNS} FROM member m
+                 WHERE m.audience_no = i.audience_no AND m.context_key = i.context_key OFFSET 0) m"
         );
-        let rows = tx
-            .query(&sql, &[(&audiences, Type::INT4_ARRAY), (&context_keys, Type::BYTEA_ARRAY)])
-            .await?;
+        let params: [(&(dyn ToSql + Sync), Type); 2] =
+            [(&audiences, Type::INT4_ARRAY), (&context_keys, Type::BYTEA_ARRAY)];
+        let rows = tx.steady_query(&sql, &params).await?;
         for row in rows {
             self.add(Stored::of(&row, 0)?);
         }
@@ -312,7 +314,7 @@ impl Queue {
             (&self.context_key, Type::BYTEA_ARRAY),
             (&self.passes_guard, Type::BOOL_ARRAY),
         ];
-        tx.execute(sql, &params).await.map(|_| ())
+        tx.steady_execute(sql, &params).await.map(|_| ())
     }
 }
 
@@ -344,7 +346,7 @@ async fn insert(tx: &Tx, new: &Columns) -> Result<(), Failure> {
              refused_with, flags, revision, key_rule, person)
          SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
          ON CONFLICT DO NOTHING";
-    all_of(new, tx.execute(sql, written!(new)).await?)
+    all_of(new, tx.steady_execute(sql, written!(new)).await?)
 }
 
 async fn update(tx: &Tx, changed: &Columns) -> Result<(), Failure> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokio_postgres::Row;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
 
 use crate::ledger::DestinationSettings;
 use crate::ledger::Route;
@@ -67,8 +67,9 @@ impl Place {
     ) -> Result<Vec<Self>, Failure> {
         let ids: Vec<&[u8]> = ids.iter().map(|id| id.as_str().as_bytes()).collect();
         let sql = format!("{SELECT} AND a.audience_id = ANY($2)");
-        let rows =
-            tx.query(&sql, &[(&destination_no, Type::INT4), (&ids, Type::BYTEA_ARRAY)]).await?;
+        let params: [(&(dyn ToSql + Sync), Type); 2] =
+            [(&destination_no, Type::INT4), (&ids, Type::BYTEA_ARRAY)];
+        let rows = tx.steady_query(&sql, &params).await?;
         rows.iter().map(|row| Self::of(name, row)).collect()
     }
 
@@ -84,7 +85,7 @@ impl Place {
 
     /// Makes a place for a new audience.
     pub async fn create(tx: &Tx, destination_no: i32, route: Route) -> Result<Self, Failure> {
-        let params: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 4] = [
+        let params: [(&(dyn ToSql + Sync), Type); 4] = [
             (&destination_no, Type::INT4),
             (&route.audience.as_str().as_bytes(), Type::BYTEA),
             (&route.audience_key.as_str().as_bytes(), Type::BYTEA),
@@ -110,7 +111,7 @@ impl Place {
 
     /// Gives the audience this name and kind.
     pub async fn rename(&mut self, tx: &Tx, route: Route) -> Result<(), Failure> {
-        let params: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 3] = [
+        let params: [(&(dyn ToSql + Sync), Type); 3] = [
             (&self.no, Type::INT4),
             (&route.audience_key.as_str().as_bytes(), Type::BYTEA),
             (&route.context_kind.as_str().as_bytes(), Type::BYTEA),

@@ -10,13 +10,14 @@
 //!   mode may stand in between.
 //! * Statements are parsed once a connection, which takes as long as many of them do, unless a pooler cannot have that;
 //!   they are planned each time they run, for the values they have, so that no plan is from a time when the tables were
-//!   empty.
+//!   empty. Where many small transactions are recorded, planning takes longer than the work: there, statements that
+//!   have [one good plan](Tx::steady_query) are planned once as well, and the others are parsed each time.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::{BoxFuture, join, join_all, join3};
+use futures_util::future::{BoxFuture, join_all, join3};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_postgres::Row;
@@ -33,6 +34,12 @@ const ON_THE_WAY: Duration = Duration::from_secs(2);
 
 /// How long a process may stand still in a transaction: then the database ends it, and others go on.
 const STANDSTILL: Duration = Duration::from_millis(1500);
+
+/// Sets what is for one transaction.
+const SET: &str = "SELECT set_config(name, value, true) FROM unnest($1, $2) AS of(name, value)";
+
+/// Names and values of settings.
+type Opening = Vec<(&'static str, String)>;
 
 /// Runs a transaction, again if it has to be. In `$work`, `$tx` is the transaction and `$attempt` how often it was
 /// tried before.
@@ -73,13 +80,24 @@ pub(crate) struct Pool {
     places: Arc<Semaphore>,
     /// See [`Session`].
     keeps_statements: Arc<AtomicBool>,
+    plans: Plans,
+}
+
+/// When statements are planned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Plans {
+    /// Whenever they run.
+    EachTime,
+    /// Once a connection, if they have one good plan.
+    Once,
 }
 
 /// A transaction that is under way. Dropped, its connection is closed.
 pub(crate) struct Tx {
     session: Session,
+    plans: Plans,
     /// How it begins, until it has begun.
-    opening: Mutex<Option<String>>,
+    opening: Mutex<Option<Opening>>,
     last: Mutex<Vec<Last>>,
     limit: Duration,
     idle: Arc<Mutex<Vec<Session>>>,
@@ -90,7 +108,13 @@ impl Pool {
     pub fn new(settings: DatabaseSettings) -> Self {
         let places = Arc::new(Semaphore::new(settings.connections));
         let keeps_statements = Arc::new(AtomicBool::new(true));
-        Self { settings, idle: Arc::default(), places, keeps_statements }
+        let (idle, plans) = (Arc::default(), Plans::EachTime);
+        Self { settings, idle, places, keeps_statements, plans }
+    }
+
+    /// The same connections, for small transactions that are alike.
+    pub fn planning_once(&self) -> Self {
+        Self { plans: Plans::Once, ..self.clone() }
     }
 
     /// Begins a transaction, on a connection that is idle or a new one.
@@ -103,19 +127,31 @@ impl Pool {
             None => self.connect().await?,
         };
         let limit = self.settings.statement_timeout;
-        // Every statement names its rows: they are found by an index, whatever is known of the tables so far.
-        let opening = format!(
-            "BEGIN; SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {0}; \
-             SET LOCAL idle_in_transaction_session_timeout = {}; SET LOCAL jit = off; \
-             SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; \
-             SET LOCAL enable_bitmapscan = off; SET LOCAL synchronous_commit = on; \
-             SET LOCAL plan_cache_mode = force_custom_plan",
-            limit.as_millis(),
-            STANDSTILL.as_millis()
-        );
-        let (opening, last) = (Mutex::new(Some(opening)), Mutex::default());
+        let (opening, last) = (Mutex::new(Some(self.opening())), Mutex::default());
         let (limit, idle) = (limit + ON_THE_WAY, Arc::clone(&self.idle));
-        Ok(Tx { session, opening, last, limit, idle, _place: place })
+        Ok(Tx { session, plans: self.plans, opening, last, limit, idle, _place: place })
+    }
+
+    /// The settings of a transaction.
+    fn opening(&self) -> Opening {
+        let limit = self.settings.statement_timeout.as_millis().to_string();
+        let plans = match self.plans {
+            Plans::EachTime => "force_custom_plan",
+            Plans::Once => "force_generic_plan",
+        };
+        vec![
+            ("statement_timeout", limit.clone()),
+            ("lock_timeout", limit),
+            ("idle_in_transaction_session_timeout", STANDSTILL.as_millis().to_string()),
+            ("synchronous_commit", "on".to_owned()),
+            ("plan_cache_mode", plans.to_owned()),
+            ("jit", "off".to_owned()),
+            // Every statement names its rows: they are found by an index, whatever is known of the tables so far.
+            ("enable_seqscan", "off".to_owned()),
+            ("enable_hashjoin", "off".to_owned()),
+            ("enable_mergejoin", "off".to_owned()),
+            ("enable_bitmapscan", "off".to_owned()),
+        ]
     }
 
     async fn connect(&self) -> Result<Session, Failure> {
@@ -166,7 +202,12 @@ struct Last {
 impl Tx {
     /// The rows of a statement.
     pub async fn query(&self, sql: &str, params: &Params<'_>) -> Result<Vec<Row>, Failure> {
-        self.within(self.session.query(sql, params)).await
+        self.within(self.session.query(sql, params, self.plans == Plans::EachTime)).await
+    }
+
+    /// The rows of a statement that has one good plan: whatever the tables hold, and however many rows it is about.
+    pub async fn steady_query(&self, sql: &str, params: &Params<'_>) -> Result<Vec<Row>, Failure> {
+        self.within(self.session.query(sql, params, true)).await
     }
 
     /// The first row of a statement, if it has any.
@@ -176,7 +217,12 @@ impl Tx {
 
     /// How many rows a statement has changed.
     pub async fn execute(&self, sql: &str, params: &Params<'_>) -> Result<u64, Failure> {
-        self.within(self.session.execute(sql, params)).await
+        self.within(self.session.execute(sql, params, self.plans == Plans::EachTime)).await
+    }
+
+    /// The same of a statement that has one good plan.
+    pub async fn steady_execute(&self, sql: &str, params: &Params<'_>) -> Result<u64, Failure> {
+        self.within(self.session.execute(sql, params, true)).await
     }
 
     /// Statements without parameters.
@@ -184,7 +230,7 @@ impl Tx {
         self.within(self.session.client.batch_execute(sql)).await
     }
 
-    /// A statement that is done just before the commit, whatever it changes.
+    /// A statement that is done just before the commit, whatever it changes; it has one good plan.
     pub fn last(&self, sql: &'static str, params: Vec<(Box<dyn ToSql + Send + Sync>, Type)>) {
         locked(&self.last).push(Last { sql, params });
     }
@@ -196,7 +242,7 @@ impl Tx {
             let last = last.iter().map(async |Last { sql, params }| {
                 let params: Vec<(&(dyn ToSql + Sync), Type)> =
                     params.iter().map(|(value, of)| (&**value as _, of.clone())).collect();
-                self.session.execute(sql, &params).await.map(|_| ())
+                self.session.execute(sql, &params, true).await.map(|_| ())
             });
             // In this order: what fails makes a rollback of the commit.
             let all = join3(
@@ -240,9 +286,15 @@ impl Tx {
             let opening = locked(&self.opening).take();
             let answered = async {
                 let Some(opening) = opening else { return asked.await };
-                let begin = self.session.client.batch_execute(&opening);
-                let (opened, answer) = join(begin, asked).await;
-                opened.and(answer)
+                let begin = self.session.client.batch_execute("BEGIN");
+                let (names, values): (Vec<&str>, Vec<String>) = opening.into_iter().unzip();
+                let params: [(&(dyn ToSql + Sync), Type); 2] =
+                    [(&names, Type::TEXT_ARRAY), (&values, Type::TEXT_ARRAY)];
+                let set = self.session.execute(SET, &params, true);
+                let (begun, set, answer) = join3(begin, set, asked).await;
+                begun?;
+                set?;
+                answer
             };
             let answer = timeout(self.limit, answered).await.map_err(|_| late())?;
             Ok(answer.inspect_err(|error| self.session.note(error))?)

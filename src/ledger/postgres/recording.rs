@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -43,6 +43,7 @@ struct Request {
 pub(crate) struct Queue {
     requests: mpsc::UnboundedSender<Request>,
     places: Arc<Semaphore>,
+    many: Arc<Notify>,
 }
 
 /// The end of the queue at which requests are taken out.
@@ -50,14 +51,16 @@ pub(crate) struct Queue {
 pub(crate) struct Waiting {
     requests: Mutex<mpsc::UnboundedReceiver<Request>>,
     places: Arc<Semaphore>,
+    /// There is so much that the second task takes part.
+    many: Arc<Notify>,
 }
 
 /// A new queue.
 pub(crate) fn queue() -> (Queue, Waiting) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let places = Arc::new(Semaphore::new(QUEUE_ITEMS));
-    let waiting = Waiting { requests: Mutex::new(receiver), places: Arc::clone(&places) };
-    (Queue { requests: sender, places }, waiting)
+    let (places, many) = (Arc::new(Semaphore::new(QUEUE_ITEMS)), Arc::new(Notify::new()));
+    let queue = Queue { requests: sender, places: Arc::clone(&places), many: Arc::clone(&many) };
+    (queue, Waiting { requests: Mutex::new(receiver), places, many })
 }
 
 impl Queue {
@@ -72,6 +75,9 @@ impl Queue {
         let (reply, answer) = oneshot::channel();
         let request = Request { intakes, items, queued_at: Instant::now(), reply, _place: place };
         self.requests.send(request).map_err(|_| LedgerError::Closed)?;
+        if waiting(&self.places) >= MANY_ITEMS {
+            self.many.notify_one();
+        }
         answer.await.map_err(|_| LedgerError::Closed)?
     }
 
@@ -79,6 +85,11 @@ impl Queue {
     pub fn close(&self) {
         self.places.close();
     }
+}
+
+/// Items in the queue, and in transactions.
+fn waiting(places: &Semaphore) -> usize {
+    QUEUE_ITEMS.saturating_sub(places.available_permits())
 }
 
 impl Waiting {
@@ -101,19 +112,14 @@ impl Waiting {
         Some(group)
     }
 
-    fn waiting(&self) -> usize {
-        QUEUE_ITEMS.saturating_sub(self.places.available_permits())
-    }
-
     /// Records until the queue is closed; `is_second`: only while there is much.
     pub async fn record_all(&self, shared: &Handle, is_second: bool) {
         loop {
-            if is_second && self.waiting() < MANY_ITEMS {
-                if shared.is_closing() {
-                    return;
+            if is_second && waiting(&self.places) < MANY_ITEMS {
+                tokio::select! {
+                    () = shared.closing.cancelled() => return,
+                    () = self.many.notified() => continue,
                 }
-                tokio::time::sleep(Duration::from_millis(1)).await;
-                continue;
             }
             let Some(group) = self.take(&shared.closing).await else { return };
             record(shared, group).await;
@@ -142,7 +148,8 @@ async fn record(shared: &Shared, group: Vec<Request>) {
 async fn commit(shared: &Shared, group: &[Request]) -> Result<Vec<Recorded>, Failure> {
     let began = Instant::now();
     let intakes: Vec<&Intake> = group.iter().flat_map(|request| &request.intakes).collect();
-    let done = transact!(shared.pool, |tx, attempt| intake::apply(shared, &tx, attempt, &intakes));
+    let done =
+        transact!(shared.recording, |tx, attempt| intake::apply(shared, &tx, attempt, &intakes));
     shared.note(&done);
     let Applied { recorded, counted, rows } = done.inspect_err(|failure| {
         if !matches!(failure, Failure::Refused(_)) {
@@ -154,7 +161,7 @@ async fn commit(shared: &Shared, group: &[Request]) -> Result<Vec<Recorded>, Fai
     for of in counted {
         shared.recordings.of(&of.destination).count(of.tally);
         shared.count(&of.destination, &of.changes, &of.audiences);
-        shared.wake(&of.destination);
+        shared.stir(&of.destination);
     }
     Ok(recorded)
 }

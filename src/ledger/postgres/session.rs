@@ -52,15 +52,27 @@ impl Session {
         Ok(Self { client, driver, parsed, unparsed, keeps_statements })
     }
 
-    pub async fn query(&self, sql: &str, params: &Params<'_>) -> Result<Vec<Row>, Error> {
-        match self.statement(sql, params) {
+    /// The rows of a statement; `is_kept`: the server is to keep what it has parsed of it.
+    pub async fn query(
+        &self,
+        sql: &str,
+        params: &Params<'_>,
+        is_kept: bool,
+    ) -> Result<Vec<Row>, Error> {
+        match is_kept.then(|| self.statement(sql, params)).flatten() {
             Some(statement) => self.client.query(&statement, &values(params)).await,
             None => self.client.query_typed(sql, params).await,
         }
     }
 
-    pub async fn execute(&self, sql: &str, params: &Params<'_>) -> Result<u64, Error> {
-        match self.statement(sql, params) {
+    /// How many rows a statement has changed; `is_kept` as for [`Self::query`].
+    pub async fn execute(
+        &self,
+        sql: &str,
+        params: &Params<'_>,
+        is_kept: bool,
+    ) -> Result<u64, Error> {
+        match is_kept.then(|| self.statement(sql, params)).flatten() {
             Some(statement) => self.client.execute(&statement, &values(params)).await,
             None => self.client.execute_typed(sql, params).await,
         }

@@ -26,6 +26,9 @@ use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp};
 /// How long after events could not be recorded it is doubted that they can be.
 const DOUBTED_FOR: Duration = Duration::from_secs(5);
 
+/// How often couriers are told of what is being recorded, at most.
+const TELL_EVERY: Duration = Duration::from_millis(50);
+
 /// What the tasks and handles of one replica share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -38,6 +41,8 @@ pub(crate) struct Shared {
     /// Held by whoever asks for leases: not even this process takes one from itself unawares.
     pub taking: tokio::sync::Mutex<()>,
     pub pool: Pool,
+    /// Its connections, for what is recorded.
+    pub recording: Pool,
     pub stamps: Stamps,
     pub hashes: HashKey,
     pub recordings: PerDestination<Recordings>,
@@ -51,6 +56,8 @@ pub(crate) struct Shared {
     pub has_failed: AtomicBool,
     /// Every task has ended.
     pub is_stopped: Notify,
+    /// Couriers are to be told of something new.
+    stirred: Notify,
     known: Mutex<HashMap<DestinationName, Known>>,
 }
 
@@ -65,12 +72,16 @@ pub(crate) struct Known {
     /// Of the present reign.
     pub claims: Claims,
     pub news: watch::Sender<()>,
+    /// Its courier is to be told that there is something new.
+    is_stirred: bool,
     /// Since it was last taken.
     pub turnover: HashMap<AudienceId, Turnover>,
     /// Who is to be told once more, and when.
     pub reassertions: Vec<(Instant, MemberKey)>,
     /// Audiences that are held, when somebody last looked.
     pub held: Vec<HeldAudience>,
+    /// The numbers of audiences, as they were when something last arrived for them.
+    numbers: HashMap<AudienceId, i32>,
     /// Limits how often it is logged that calls came back too late; counts their members in between.
     pub late: Seldom,
 }
@@ -148,6 +159,27 @@ impl Claims {
     }
 }
 
+impl Known {
+    /// A destination that was not known before.
+    pub fn new(no: i32, settings: DestinationSettings, paused: Option<i64>, ttl: Duration) -> Self {
+        Self {
+            no,
+            settings,
+            is_configured: true,
+            paused_since: paused.map(Timestamp),
+            lease: Lease::new(ttl),
+            claims: Claims::default(),
+            news: watch::Sender::new(()),
+            is_stirred: false,
+            turnover: HashMap::new(),
+            reassertions: Vec::new(),
+            held: Vec::new(),
+            numbers: HashMap::new(),
+            late: Seldom::default(),
+        }
+    }
+}
+
 impl Shared {
     pub fn new(settings: SharedSettings, pool: Pool, stamps: Stamps, hashes: HashKey) -> Self {
         Self {
@@ -155,6 +187,7 @@ impl Shared {
             process: rand::rng().random(),
             looking: tokio::sync::Mutex::default(),
             taking: tokio::sync::Mutex::default(),
+            recording: pool.planning_once(),
             pool,
             stamps,
             hashes,
@@ -165,6 +198,7 @@ impl Shared {
             closing: CancellationToken::new(),
             has_failed: AtomicBool::new(false),
             is_stopped: Notify::new(),
+            stirred: Notify::new(),
             known: Mutex::default(),
         }
     }
@@ -239,10 +273,64 @@ impl Shared {
         of.reassertions.extend(keys.into_iter().map(|key| (due, key)));
     }
 
+    /// The numbers that these audiences had when something last arrived for them: they may be erased since.
+    pub fn numbers(&self, name: &DestinationName, ids: &[&AudienceId]) -> HashMap<AudienceId, i32> {
+        let known = self.known();
+        let Some(of) = known.get(name) else { return HashMap::new() };
+        let numbers = ids.iter().filter_map(|id| of.numbers.get_key_value(*id));
+        numbers.map(|(id, no)| (id.clone(), *no)).collect()
+    }
+
+    /// These audiences have these numbers.
+    pub fn note_numbers<'a>(
+        &self,
+        name: &DestinationName,
+        numbers: impl Iterator<Item = (&'a AudienceId, i32)>,
+    ) {
+        let mut known = self.known();
+        let Some(of) = known.get_mut(name) else { return };
+        for (id, no) in numbers {
+            if of.numbers.get(id) == Some(&no) {
+                continue;
+            }
+            if of.numbers.len() >= self.settings.max_audiences {
+                of.numbers.clear(); // most of them are erased
+            }
+            of.numbers.insert(id.clone(), no);
+        }
+    }
+
     /// Couriers of a destination are told that there may be something new.
     pub fn wake(&self, name: &DestinationName) {
         if let Some(of) = self.known().get(name) {
             of.news.send_replace(());
+        }
+    }
+
+    /// The same, a little later if they were only just told: they look in a transaction of their own, and much may be
+    /// recorded meanwhile.
+    pub fn stir(&self, name: &DestinationName) {
+        if let Some(of) = self.known().get_mut(name) {
+            of.is_stirred = true;
+        }
+        self.stirred.notify_one();
+    }
+
+    /// Tells couriers what [`Self::stir`] was called for, until the ledger is being closed.
+    pub async fn keep_telling(&self) {
+        while !self.is_closing() {
+            tokio::select! {
+                () = self.closing.cancelled() => return,
+                () = self.stirred.notified() => {}
+            }
+            for of in self.known().values_mut().filter(|of| of.is_stirred) {
+                of.is_stirred = false;
+                of.news.send_replace(());
+            }
+            tokio::select! {
+                () = self.closing.cancelled() => return,
+                () = tokio::time::sleep(TELL_EVERY) => {}
+            }
         }
     }
 

@@ -35,7 +35,7 @@ pub(super) async fn messages(
          WHERE destination_no = $1 AND hash = ANY($2)";
     let params: [(&(dyn ToSql + Sync), Type); 2] =
         [(&no, Type::INT4), (&hashes, Type::BYTEA_ARRAY)];
-    for row in tx.query(sql, &params).await? {
+    for row in tx.steady_query(sql, &params).await? {
         let (hash, seen_at, counts_at): (Vec<u8>, i64, i64) =
             (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
         if let Some(message) = by_hash.get(&hash) {
@@ -48,7 +48,7 @@ pub(super) async fn messages(
 /// Whether anybody of a destination was deleted.
 pub(super) async fn has_tombstones(tx: &Tx, no: i32) -> Result<bool, Failure> {
     let any = "SELECT 1 FROM deleted WHERE destination_no = $1 LIMIT 1";
-    Ok(tx.first(any, &[(&no, Type::INT4)]).await?.is_some())
+    Ok(!tx.steady_query(any, &[(&no, Type::INT4)]).await?.is_empty())
 }
 
 /// Deletions of those whom these intakes are about.
@@ -68,7 +68,7 @@ pub(super) async fn tombstones(
     let params: [(&(dyn ToSql + Sync), Type); 2] =
         [(&no, Type::INT4), (&persons, Type::BYTEA_ARRAY)];
     let mut tombstones = HashMap::new();
-    for row in tx.query(sql, &params).await? {
+    for row in tx.steady_query(sql, &params).await? {
         tombstones.insert(row.try_get(0)?, Tombstone(Timestamp(row.try_get(1)?)));
     }
     Ok(tombstones)

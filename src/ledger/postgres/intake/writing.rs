@@ -50,7 +50,7 @@ impl Group<'_> {
         let sql = "INSERT INTO message AS m (destination_no, hash, seen_at, counts_at)
              SELECT $1, * FROM unnest($2, $3, $4) ON CONFLICT (destination_no, hash)
              DO UPDATE SET seen_at = excluded.seen_at, counts_at = excluded.counts_at WHERE m.seen_at <= $5";
-        let rows = self.tx.execute(sql, &params).await?;
+        let rows = self.tx.steady_execute(sql, &params).await?;
         if rows == new.len() as u64 { Ok(()) } else { Err(Failure::overtaken()) }
     }
 
@@ -80,6 +80,6 @@ impl Group<'_> {
         ];
         let sql = "INSERT INTO rejected (destination_no, received_at, event_at, person, reason, detail, body)
              SELECT $1, * FROM unnest($2, $3, $4, $5, $6, $7)";
-        self.tx.execute(sql, &params).await.map(|_| ())
+        self.tx.steady_execute(sql, &params).await.map(|_| ())
     }
 }
