@@ -17,6 +17,7 @@ mod allocator;
 mod asking;
 pub mod check;
 mod consent;
+mod copy;
 mod daemon;
 pub mod eval;
 mod examples;
@@ -159,7 +160,7 @@ enum Command {
     Drop(operator::DropCommand),
     /// Sign and post an event as Segment would
     Send(Box<send::Send>),
-    /// Check, export, back up or restore the ledger, rename in it, or reset its clock
+    /// Check, export, back up, restore or copy the ledger, rename in it, or reset its clock
     Ledger(ledger::LedgerCommand),
     /// Explain what happens to one event and why
     Explain(explain::Explain),

@@ -22,9 +22,9 @@
 //! followed through them in its [`walk`](crate::design::architecture::walk).
 //!
 //! ```text
-//! store                                  opened, told who is configured, closed; gives out its sides
+//! store  copy                            opened, told who is configured, closed; moved from one kind to the other
 //! ├── embedded                           the store on one machine: SQLite, and a log in front of it
-//! │   ├── at_rest  operations  outbox    check, back up, restore, export; what people and couriers ask
+//! │   ├── at_rest  operations  outbox    check, back up, restore, export, copy; what people and couriers ask
 //! │   ├── commit                         threads: groups, appends, flushes, checkpoints
 //! │   ├── engine                         the rules applied: record, claim, report, operate, upkeep
 //! │   ├── members  opening               one member, wherever it is; from a directory to an open database
@@ -33,18 +33,22 @@
 //! ├── postgres                           the store that replicas share: a database
 //! ├── recorder  outbox  operations       the sides: for receiving, for one destination's courier, for people
 //! ├── intake  batch  error  pieces       what goes in, what comes out, why not
-//! └── member  picking  deletion  guard  lease  counts  counters  the rules, pure, shared by every store
+//! ├── copied                             rows that no store calls its own
+//! └── member  picking  deletion  guard  lease  hashes  counts  counters  the rules, pure, shared by every store
 //! ```
 
 mod batch;
 #[cfg(test)]
 mod contract;
+mod copied;
+mod copy;
 mod counters;
 mod counts;
 mod deletion;
 mod embedded;
 mod error;
 mod guard;
+mod hashes;
 mod intake;
 pub(crate) mod lease;
 mod member;
@@ -61,6 +65,7 @@ mod store;
 pub use batch::{
     Backlog, Batch, ClaimedMember, Measure, Members, ParkReason, Room, Route, SOLE_OWNER, Unheard,
 };
+pub use copy::{Copied, CopiedRows, CopyEnd, CopyError, CopyStep, copy};
 pub use counters::Recordings;
 pub use embedded::{
     BackedUp, BackupError, ClockReset, DestinationSettings, EmbeddedLedger, ExportedMember,

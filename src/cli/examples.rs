@@ -284,6 +284,20 @@ const PAGES: &[Page] = &[
         OF_LEDGER,
     ),
     page(
+        "ledger copy",
+        &[
+            (
+                "cohortd ledger copy --from data/ledger --to @ledger-url",
+                "from a directory into the database whose URL is in that file",
+            ),
+            (
+                "cohortd ledger copy --from @ledger-url --to data/ledger",
+                "back into a directory that is empty or not there",
+            ),
+        ],
+        OF_LEDGER,
+    ),
+    page(
         "ledger reset-clock",
         &[("cohortd ledger reset-clock", "once the clock is right, while no daemon runs")],
         OF_LEDGER,

@@ -1,7 +1,7 @@
-//! `cohortd ledger`: works on the ledger's files directly: `check`, `export`, `backup`, `restore`, `rename`
-//! and `reset-clock`.
+//! `cohortd ledger`: works on the ledger itself: `check`, `export`, `backup`, `restore`, `rename`, `reset-clock` and
+//! `copy`.
 //!
-//! All but the last three can be used while a daemon is running.
+//! All but the last four can be used while a daemon is running.
 
 use std::io::{IsTerminal, Result, Write};
 use std::ops::ControlFlow;
@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use super::copy::CopyCommand;
 use super::{Exit, complain, instant, place};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{LedgerPlace, absolute};
@@ -64,6 +65,9 @@ enum What {
         #[arg(long, value_name = "NAME")]
         destination: Option<String>,
     },
+    /// Copy the ledger from a directory into a PostgreSQL database, or back; no daemon may be running. If it is
+    /// interrupted, the same command goes on
+    Copy(CopyCommand),
     /// Correct times that were recorded while the clock was ahead; no daemon may be running
     ResetClock,
 }
@@ -100,6 +104,9 @@ struct ParkedLine<'a> {
 impl LedgerCommand {
     /// Runs the command on the configured ledger; only the ledger's place is read from the configuration.
     pub fn run(&self, file: Option<&Path>, out: &mut impl Write) -> Result<Exit> {
+        if let What::Copy(copy) = &self.what {
+            return copy.run(out); // both places are named
+        }
         let (place, from) = match LedgerPlace::read(file) {
             Ok(found) => found,
             Err(faults) => {
@@ -142,6 +149,7 @@ impl LedgerCommand {
             What::Export { .. } => {
                 ("export", "ask a replica (`cohortd member`, `cohortd audiences`)")
             }
+            What::Copy(_) => ("copy", "name both places with --from and --to"),
             What::Rename { .. } => ("rename", "it cannot be renamed there"),
             What::ResetClock => ("reset-clock", "its clock is that of the database"),
         };
@@ -179,6 +187,7 @@ impl LedgerCommand {
                 rename(directory, from, to, destination.as_deref(), out)
             }
             What::ResetClock => reset_clock(directory, SystemClock.now(), out),
+            What::Copy(copy) => copy.run(out),
         }
     }
 }

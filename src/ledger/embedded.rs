@@ -48,6 +48,7 @@ use crate::membership::{DestinationName, Timestamp};
 
 pub use at_rest::backup::{BackedUp, BackupError, backup, backup_to};
 pub use at_rest::check::{Sound, check};
+pub(crate) use at_rest::copying::DirectoryCopy;
 pub use at_rest::export::{ExportedMember, ExportedParking, export};
 pub use at_rest::rename::{RenameError, Renamed, rename};
 pub use at_rest::reset_clock::{ClockReset, reset_clock};
@@ -204,7 +205,7 @@ impl EmbeddedLedger {
     }
 
     /// Returns when everything accepted before this call is in the tables.
-    async fn caught_up(&self) -> Result<(), LedgerError> {
+    pub(crate) async fn caught_up(&self) -> Result<(), LedgerError> {
         if self.shared.is_behind() { self.ask(Command::CatchUp).await } else { Ok(()) }
     }
 

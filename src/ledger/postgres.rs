@@ -14,9 +14,9 @@
 mod address;
 mod calls;
 mod changes;
+mod copying;
 mod failure;
 mod guarding;
-mod hashes;
 mod intake;
 mod keeper;
 mod leases;
@@ -47,18 +47,19 @@ use std::sync::atomic::Ordering;
 use async_trait::async_trait;
 use tokio_postgres::types::Type;
 
+use super::hashes::HashKey;
 use super::pieces::{self, Piece};
 use super::{DestinationSettings, Intake, LedgerError, Obstacle, Recorded, Recorder};
 use crate::clock::Clock;
 use crate::membership::Timestamp;
-use failure::Failure;
-use hashes::HashKey;
 use pool::{Pool, transact};
 use recording::Queue;
 use shared::{Handle, Shared};
 use stamps::Stamps;
 
 pub use address::DatabaseAddress;
+pub(crate) use copying::DatabaseCopy;
+pub(crate) use failure::Failure;
 pub use keeper::Keeper;
 pub use settings::{DatabaseSettings, Replica, SharedSettings};
 

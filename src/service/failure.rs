@@ -95,6 +95,7 @@ pub fn of_ledger(error: &OpenError) -> u8 {
         | OpenError::NotItsOwn { .. } => 64,
         OpenError::Missing(_)
         | OpenError::InUse(_)
+        | OpenError::Unfinished(_)
         | OpenError::Merging(_)
         | OpenError::Stalled { .. }
         | OpenError::NoSpace { .. }

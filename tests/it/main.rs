@@ -18,6 +18,7 @@ mod config;
 mod conformance;
 mod containers;
 mod convergence;
+mod copying;
 mod crash_recovery;
 mod dashboard;
 mod deletions;
@@ -95,6 +96,7 @@ fn main() -> std::process::ExitCode {
         conformance::sync::tests(),
         containers::tests(),
         convergence::tests(),
+        copying::tests(),
         crash_recovery::tests(),
         dashboard::tests(),
         dashboard::layout::tests(),

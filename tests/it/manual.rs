@@ -16,13 +16,14 @@ use crate::needs::{CURL, SH};
 use crate::pages;
 
 /// Commands with these beginnings are not run, and why.
-const NOT_TYPED: [(&str, &str); 29] = [
+const NOT_TYPED: [(&str, &str); 30] = [
     ("cargo build ", "builds for minutes; tests/it/containers.rs builds the same within the image"),
     ("cargo run ", "builds for minutes; tests/it/sandbox.rs runs the sandbox"),
     ("cargo test", "is what runs this"),
     ("cargo bench ", "measures for minutes"),
     ("cohortd check --online", "asks LaunchDarkly; tests/it/config.rs has it ask another"),
     ("cohortd ledger backup /root/", "tests/it/booted.rs types it, where root is another one's"),
+    ("cohortd ledger copy ", "wants no daemon, and a server of PostgreSQL; tests/it/copying.rs"),
     ("cohortd ledger restore ", "wants no daemon; tests/it/restore.rs"),
     ("cohortd run", "is the daemon that all others ask"),
     ("cohortd sandbox", "tests/it/sandbox.rs"),

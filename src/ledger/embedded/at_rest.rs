@@ -2,6 +2,7 @@
 
 pub(crate) mod backup;
 pub(crate) mod check;
+pub(crate) mod copying;
 pub(crate) mod export;
 pub(crate) mod prepare;
 pub(crate) mod rename;

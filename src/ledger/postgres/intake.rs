@@ -11,6 +11,7 @@ use tokio_postgres::types::Type;
 
 use crate::ledger::counters::Tally;
 use crate::ledger::deletion::Tombstone;
+use crate::ledger::hashes::Hash;
 use crate::ledger::intake::MESSAGE_KEPT;
 use crate::ledger::member::{self, Change, Member, Next};
 use crate::ledger::postgres::failure::Failure;
@@ -90,7 +91,7 @@ fn keys(intakes: &[&Intake], numbers: &HashMap<AudienceId, i32>) -> BTreeSet<Mem
 }
 
 /// When messages came first, and when they count, by their keyed hashes.
-type Messages = BTreeMap<Vec<u8>, (Timestamp, Timestamp)>;
+type Messages = BTreeMap<Hash, (Timestamp, Timestamp)>;
 
 /// The items of one destination.
 struct Group<'a> {
@@ -107,7 +108,7 @@ struct Group<'a> {
     /// When a message came first, and when it counts.
     messages: HashMap<MessageHash, (Timestamp, Timestamp)>,
     new_messages: Messages,
-    tombstones: HashMap<Vec<u8>, Tombstone>,
+    tombstones: HashMap<Hash, Tombstone>,
     rejected: Vec<(Timestamp, RejectedEvent)>,
     tally: Tally,
     /// What each request has changed.
@@ -140,12 +141,12 @@ impl<'a> Group<'a> {
         let (places, messages, has_tombstones, ()) = try_join!(
             biased;
             Place::these(tx, &name, no, &ids),
-            loading::messages(shared, tx, (no, &name), intakes),
+            loading::messages(shared, tx, no, intakes),
             loading::has_tombstones(tx, no),
             members.load(tx, keys(intakes, &likely)),
         )?;
         let tombstones = if has_tombstones {
-            loading::tombstones(shared, tx, (no, &name), intakes).await?
+            loading::tombstones(shared, tx, no, intakes).await?
         } else {
             HashMap::new()
         };
@@ -244,12 +245,12 @@ impl<'a> Group<'a> {
         }
         let other =
             delta.user_id.as_ref().filter(|user| user.as_str() != delta.context_key.as_str());
-        let person = other.map(|user| self.shared.hashes.person(&self.name, user.as_str()));
+        let person = other.map(|user| self.person(user.as_str()));
         let change = Change {
             membership: delta.membership,
             event_at,
             key_rule: delta.key_rule,
-            person: person.and_then(|person| person.try_into().ok()),
+            person,
             is_repeat,
         };
         let Some(place) = self.places.get_mut(&delta.audience) else { return Ok(Ok(())) };
@@ -292,7 +293,8 @@ impl<'a> Group<'a> {
         }
         if moves {
             self.messages.insert(hash, (now, at));
-            self.new_messages.insert(self.shared.hashes.message(&self.name, hash), (now, at));
+            let keyed = self.shared.hashes.message(self.no.into(), &hash.0);
+            self.new_messages.insert(keyed, (now, at));
             fresh.insert(hash);
         }
         (at, false)
@@ -355,8 +357,13 @@ impl<'a> Group<'a> {
         if self.tombstones.is_empty() {
             return false;
         }
-        let person = self.shared.hashes.person(&self.name, subject);
+        let person = self.person(subject);
         self.tombstones.get(&person).is_some_and(|of| of.outlasts(event_at, is_repeat))
+    }
+
+    /// The hash of a person of the destination.
+    fn person(&self, user_id: &str) -> Hash {
+        self.shared.hashes.person(self.no.into(), user_id)
     }
 
     fn keep(&mut self, arrival: Timestamp, event: &RejectedEvent) {

@@ -28,6 +28,7 @@ use crate::ledger::postgres::members::MemberKey;
 use crate::ledger::postgres::places::Place;
 use crate::ledger::postgres::pool::{Tx, transact};
 use crate::ledger::postgres::rows::{damaged, text};
+use crate::ledger::postgres::schema;
 use crate::ledger::postgres::shared::Shared;
 use crate::ledger::postgres::walk::Task;
 use crate::ledger::postgres::walks;
@@ -138,6 +139,7 @@ async fn take(
     if tx.first(sql, &params).await?.is_some() {
         return Ok(None); // without being in anybody's way
     }
+    schema::no_copy_is_made(tx).await?;
     // In the order of those who report: first this lock, then the row.
     Lock::Exclusive.hold(tx, no).await?;
     let lasts = ttl(shared);

@@ -218,9 +218,9 @@ impl Operations for PostgresLedger {
         destination: &DestinationName,
         key: &str,
     ) -> Result<Vec<MemberView>, LedgerError> {
-        let person = self.shared.hashes.person(destination, key);
         let read = async |tx: &Tx| -> Result<Vec<MemberView>, Failure> {
             let no = self.stored(tx, destination).await?;
+            let person = self.shared.hashes.person(no.into(), key);
             views::member(tx, (destination, no), key, &person).await
         };
         Ok(transact!(self.shared.pool, |tx, _attempt| read(&tx))?)
@@ -277,16 +277,15 @@ impl Operations for PostgresLedger {
         after: i64,
         limit: u32,
     ) -> Result<Vec<RejectedView>, LedgerError> {
-        let person = self.shared.hashes.person(destination, user_id.as_str());
-        let read = views::rejected;
-        let person = Some(&person[..]);
-        Ok(transact!(self.shared.pool, |tx, _attempt| read(
-            &tx,
-            destination,
-            person,
-            after,
-            limit
-        ))?)
+        let read = async |tx: &Tx| -> Result<Vec<RejectedView>, Failure> {
+            let no = match self.stored(tx, destination).await {
+                Err(Failure::Refused(_)) => return Ok(Vec::new()),
+                no => no?,
+            };
+            let person = self.shared.hashes.person(no.into(), user_id.as_str());
+            views::rejected(tx, destination, Some(&person), after, limit).await
+        };
+        Ok(transact!(self.shared.pool, |tx, _attempt| read(&tx))?)
     }
 
     async fn any_under_rules(

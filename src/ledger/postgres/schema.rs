@@ -3,6 +3,8 @@
 //! Texts that outsiders choose are `bytea`: a context key may hold any character, also one that `text` does not take,
 //! and bytes are in the same order on every machine.
 
+use tokio_postgres::types::{ToSql, Type};
+
 use crate::ledger::postgres::failure::{Failure, LACKS_RIGHTS};
 use crate::ledger::postgres::pool::Tx;
 
@@ -161,6 +163,7 @@ INSERT INTO cohortd SELECT 'hash_key', decode(md5(gen_random_uuid()::text) || md
 pub(crate) async fn look(tx: &Tx) -> Result<String, Failure> {
     if let Some(version) = stored_version(tx).await? {
         check_version(version)?;
+        copies(tx).await?;
         return Ok("there is one".to_owned());
     }
     let sql = "SELECT coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)";
@@ -195,9 +198,60 @@ fn check_version(version: i32) -> Result<(), Failure> {
 
 /// Brings the tables to the version of this program; one process does it, and the others wait.
 pub(crate) async fn migrate(tx: &Tx) -> Result<(), Failure> {
+    if is_there(tx).await? { no_copy_is_made(tx).await } else { tx.batch(TABLES).await }
+}
+
+/// Waits until nobody else makes, changes or begins to use the tables; whether there are any, of a version that can be
+/// used.
+pub(crate) async fn is_there(tx: &Tx) -> Result<bool, Failure> {
     tx.batch(&format!("SELECT pg_advisory_xact_lock({VERSION_LOCK})")).await?;
-    match stored_version(tx).await? {
-        None => tx.batch(TABLES).await,
-        Some(version) => check_version(version),
+    let version = stored_version(tx).await?;
+    version.map_or(Ok(()), check_version)?;
+    Ok(version.is_some())
+}
+
+/// Makes the tables, which are not there.
+pub(crate) async fn make(tx: &Tx) -> Result<(), Failure> {
+    tx.batch(TABLES).await
+}
+
+/// In `cohortd`: a copy that is made here and is not finished, and how far it is.
+pub(crate) const UNFINISHED_COPY: &str = "copy_unfinished";
+/// The copy that was made here and was finished.
+pub(crate) const FINISHED_COPY: &str = "copy_finished";
+/// The copy that is made from here, and until when it is known to be under way, in microseconds. It goes when a replica
+/// begins to use the tables.
+pub(crate) const SOURCE_OF_COPY: &str = "copy_source";
+
+/// Makes sure that a replica may begin to use the tables, and that none does meanwhile without a copy knowing.
+pub(crate) async fn no_copy_is_made(tx: &Tx) -> Result<(), Failure> {
+    tx.batch(&format!("SELECT pg_advisory_xact_lock_shared({VERSION_LOCK})")).await?;
+    copies(tx).await?;
+    let sql = "DELETE FROM cohortd WHERE name = $1";
+    tx.execute(sql, &[(&SOURCE_OF_COPY, Type::TEXT)]).await.map(|_| ())
+}
+
+/// An error if these tables are being copied, or are a copy that is not finished.
+async fn copies(tx: &Tx) -> Result<(), Failure> {
+    let sql = "SELECT name FROM cohortd WHERE CASE name WHEN $1 THEN true
+             WHEN $2 THEN split_part(convert_from(value, 'UTF8'), ' ', 2)::int8
+                 > (extract(epoch FROM clock_timestamp()) * 1000000)::int8
+             ELSE false END";
+    let params: [(&(dyn ToSql + Sync), Type); 2] =
+        [(&UNFINISHED_COPY, Type::TEXT), (&SOURCE_OF_COPY, Type::TEXT)];
+    match tx.first(sql, &params).await? {
+        None => Ok(()),
+        Some(row) if row.try_get::<_, &str>(0)? == UNFINISHED_COPY => {
+            Err(Failure::Unavailable(
+                "the ledger there is a copy that is not finished: run the same `cohortd ledger copy` again, which goes on \
+                 where it was, or empty the schema"
+                    .to_owned(),
+            ))
+        }
+        Some(_) => Err(Failure::Unavailable(
+            "the ledger there is being copied by `cohortd ledger copy`: it can be used once that has ended; a copy that \
+             was killed keeps it for half a minute"
+                .to_owned(),
+        )),
     }
 }

@@ -13,9 +13,9 @@ use tracing::warn;
 
 use crate::clock::{Seldom, since_boot};
 use crate::counting::{Histogram, PerDestination};
+use crate::ledger::hashes::HashKey;
 use crate::ledger::lease::{self, Lease};
 use crate::ledger::postgres::failure::Failure;
-use crate::ledger::postgres::hashes::HashKey;
 use crate::ledger::postgres::members::{Changes, MemberKey};
 use crate::ledger::postgres::pool::Pool;
 use crate::ledger::postgres::settings::SharedSettings;

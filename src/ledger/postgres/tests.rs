@@ -1,5 +1,6 @@
 //! The shared ledger keeps the contract of every store, on a server that is started for it.
 
+mod moved;
 mod replicas;
 #[path = "../../../tests/postgresql/server.rs"]
 mod server;
@@ -58,6 +59,18 @@ fn settings_for(database: &Database, setup: &Setup, replica: &str) -> SharedSett
 }
 
 impl Alone {
+    /// On a database where nobody else is.
+    async fn on(database: Database, setup: Setup, clock: ManualClock) -> Self {
+        let opened = PostgresLedger::open(
+            settings_for(&database, &setup, "replica 0"),
+            Arc::new(clock.clone()),
+            false,
+        );
+        let (ledger, keeper) = opened.await.expect("the database is there");
+        let running = tokio::spawn(keeper.run());
+        Self { database, clock, setup, lives: 0, ledger: Arc::new(ledger), running }
+    }
+
     async fn start(&mut self) {
         self.lives += 1;
         let replica = format!("replica {}", self.lives);
@@ -88,16 +101,7 @@ impl Subject for Alone {
     const STORIES: u32 = 16;
 
     async fn open(setup: Setup) -> Self {
-        let database = of_all().database();
-        let clock = ManualClock::at(START);
-        let opened = PostgresLedger::open(
-            settings_for(&database, &setup, "replica 0"),
-            Arc::new(clock.clone()),
-            false,
-        );
-        let (ledger, keeper) = opened.await.expect("the database is there");
-        let running = tokio::spawn(keeper.run());
-        Self { database, clock, setup, lives: 0, ledger: Arc::new(ledger), running }
+        Self::on(of_all().database(), setup, ManualClock::at(START)).await
     }
 
     fn setup(&mut self) -> &mut Setup {

@@ -66,6 +66,8 @@ pub(crate) fn open(directory: &Path, cache_kib: u32) -> Result<(Connection, Foun
             soundness::roots(&connection)?;
         }
     }
+    // Whoever opens it to write may change it: a copy that was begun from it is not one of this any more.
+    meta::keep_of_copy(&connection, meta::SOURCE_OF_COPY, None)?;
     connection.set_prepared_statement_cache_capacity(64);
     let in_journal = match in_journal {
         Some(found) => found,

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::ledger::embedded::directory::names::DATABASE;
+use crate::ledger::embedded::tables::meta::{self, UNFINISHED_COPY};
 use crate::ledger::embedded::tables::open_error::OpenError;
 use crate::ledger::embedded::tables::schema::{self, APPLICATION_ID};
 use crate::ledger::embedded::tables::version::VERSION;
@@ -11,6 +12,13 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 /// Opens a database for reading, whether or not a daemon has it, if it is one of ours.
 pub(crate) fn open_to_read(database: &Path) -> Result<Connection, OpenError> {
+    let (connection, _) = open_any_to_read(database)?;
+    version_of_ours(&connection, database)?;
+    Ok(connection)
+}
+
+/// The same of one that may be a copy that was not finished; and its version.
+pub(crate) fn open_any_to_read(database: &Path) -> Result<(Connection, i64), OpenError> {
     if !database.exists() {
         return Err(OpenError::Missing(database.to_owned()));
     }
@@ -19,8 +27,8 @@ pub(crate) fn open_to_read(database: &Path) -> Result<Connection, OpenError> {
     connection
         .execute_batch("PRAGMA cache_size = -8192; PRAGMA busy_timeout = 2000;")
         .map_err(|error| unreadable(error, database))?;
-    version_of_ours(&connection, database)?;
-    Ok(connection)
+    let version = version_of_any(&connection, database)?;
+    Ok((connection, version))
 }
 
 /// Why a database cannot be read.
@@ -31,8 +39,17 @@ pub(crate) fn unreadable(error: rusqlite::Error, database: &Path) -> OpenError {
     }
 }
 
-/// The version of a database that is open, if it is one of ours and this binary knows that.
+/// The version of a database that is open, if it is one of ours, whole, and this binary knows that.
 pub(crate) fn version_of_ours(connection: &Connection, database: &Path) -> Result<i64, OpenError> {
+    let found = version_of_any(connection, database)?;
+    if found > 0 && meta::has(connection, UNFINISHED_COPY)? {
+        return Err(OpenError::Unfinished(database.parent().unwrap_or(Path::new("")).to_owned()));
+    }
+    Ok(found)
+}
+
+/// The same of one that may be a copy that was not finished.
+pub(crate) fn version_of_any(connection: &Connection, database: &Path) -> Result<i64, OpenError> {
     let application = schema::pragma(connection, "application_id")
         .map_err(|error| unreadable(error, database))?;
     let found = schema::version(connection)?;

@@ -92,8 +92,7 @@ impl Messages {
             Some(_) => {} // expired: replaced below
             None => self.count += 1,
         }
-        db.prepare_cached("INSERT OR REPLACE INTO message VALUES (?1, ?2, ?3, ?4)")?
-            .execute(params![stamp.0, message, at.0, checksum_of(stamp.0, &message, at.0)])?;
+        keep(db, &message, stamp, at)?;
         self.fresh.insert(message);
         if self.count > self.most {
             let most = AT_ONCE.min(self.count - self.most);
@@ -127,6 +126,19 @@ impl Messages {
         self.count = self.count.saturating_sub(erased as u64);
         Ok(erased)
     }
+}
+
+/// Remembers a message from `seen_at` on, in place of one of that moment.
+pub(crate) fn keep(
+    db: &Connection,
+    message: &Message,
+    seen_at: Timestamp,
+    counts_at: Timestamp,
+) -> rusqlite::Result<()> {
+    let checksum = checksum_of(seen_at.0, message, counts_at.0);
+    db.prepare_cached("INSERT OR REPLACE INTO message VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![seen_at.0, message, counts_at.0, checksum])?;
+    Ok(())
 }
 
 /// Decodes and verifies a row: since when the message is remembered, and the time at which it counts.

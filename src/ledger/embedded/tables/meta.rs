@@ -7,6 +7,13 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::ledger::embedded::tables::checksum::{self, Checksum};
 use crate::ledger::embedded::wal::Seal;
 
+/// A copy that is made here and is not finished: how far it is.
+pub(crate) const UNFINISHED_COPY: &str = "copy_unfinished";
+/// The copy that was made here and was finished.
+pub(crate) const FINISHED_COPY: &str = "copy_finished";
+/// The copy that is made from here. It goes when the ledger is opened to be written.
+pub(crate) const SOURCE_OF_COPY: &str = "copy_source";
+
 /// The largest arrival given out or recorded.
 pub(crate) fn arrival(db: &Connection) -> rusqlite::Result<i64> {
     number(db, "arrival")
@@ -55,6 +62,34 @@ pub(crate) fn note(db: &Connection) -> rusqlite::Result<Option<String>> {
 pub(crate) fn keep_note(db: &Connection, note: &str) -> rusqlite::Result<()> {
     keep(db, "note", note)?;
     keep(db, "note_checksum", Checksum::new().text(note).finish())
+}
+
+/// Whether there is a value.
+pub(crate) fn has(db: &Connection, name: &str) -> rusqlite::Result<bool> {
+    db.query_row("SELECT EXISTS (SELECT 1 FROM meta WHERE name = ?1)", [name], |row| row.get(0))
+}
+
+/// A value about a copy.
+pub(crate) fn of_copy(db: &Connection, name: &str) -> rusqlite::Result<Option<String>> {
+    db.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0)).optional()
+}
+
+/// Stores a value about a copy in place of the previous one; `None`: there is none any more.
+pub(crate) fn keep_of_copy(
+    db: &Connection,
+    name: &str,
+    value: Option<&str>,
+) -> rusqlite::Result<()> {
+    match value {
+        Some(value) => keep(db, name, value),
+        None => db.execute("DELETE FROM meta WHERE name = ?1", [name]).map(|_| ()),
+    }
+}
+
+/// Takes over the key of another ledger's hashes, before there are any.
+pub(crate) fn keep_person_key(db: &Connection, key: &[u8]) -> rusqlite::Result<()> {
+    keep(db, "person_key", key)?;
+    keep(db, "person_key_checksum", Checksum::new().bytes(key).finish())
 }
 
 /// The seal of the log's blocks.

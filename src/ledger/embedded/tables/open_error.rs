@@ -76,6 +76,12 @@ pub enum OpenError {
         /// What is in it.
         found: String,
     },
+    /// A copy that was begun, and is not finished.
+    #[error(
+        "{0} holds a copy of a ledger that is not finished: run the same `cohortd ledger copy` again, which goes on where \
+         it was, or remove that directory"
+    )]
+    Unfinished(PathBuf),
     /// Nothing is there to be read.
     #[error("there is no ledger at {0}")]
     Missing(PathBuf),

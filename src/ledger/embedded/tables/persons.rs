@@ -1,31 +1,29 @@
 //! Persons: how a deletion finds the members of a user id without storing the user id.
 //!
-//! Where the context key is not the user id, a keyed hash of the user id is stored with the member. A
-//! deletion leaves the hash as a tombstone, so that a late, older event does not bring the person back. The
-//! key is in the ledger itself, so it hides nothing from whoever has the file.
+//! Where the context key is not the user id, a keyed [hash](crate::ledger::hashes) of the user id is stored with the
+//! member. A deletion leaves the hash as a tombstone, so that a late, older event does not bring the person back.
 
-use hmac::{Hmac, KeyInit, Mac};
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use sha1::Sha1;
 
 use crate::ledger::deletion::Tombstone;
 use crate::ledger::embedded::ids::DestinationRowId;
 use crate::ledger::embedded::tables::checksum::{self, Checksum};
 use crate::ledger::embedded::tables::database::Database;
 use crate::ledger::embedded::tables::meta;
+use crate::ledger::hashes::HashKey;
 use crate::membership::Timestamp;
 
 /// Hashes user ids and remembers deletions.
 #[derive(Debug)]
 pub(crate) struct Persons {
-    key: Vec<u8>,
+    key: HashKey,
     /// Whether there is any tombstone: if not, deltas need no look-up.
     any_forgotten: bool,
 }
 
 impl Persons {
     pub fn open(db: &Connection) -> rusqlite::Result<Self> {
-        let key = meta::blob(db, "person_key")?;
+        let key = HashKey::new(meta::blob(db, "person_key")?);
         let any_forgotten =
             db.query_row("SELECT EXISTS (SELECT 1 FROM forgotten)", [], |row| row.get(0))?;
         Ok(Self { key, any_forgotten })
@@ -33,24 +31,12 @@ impl Persons {
 
     /// The keyed hash of a user id of one destination.
     pub fn hash(&self, destination: DestinationRowId, user_id: &str) -> [u8; 16] {
-        self.keyed(&[&destination.0.to_be_bytes(), user_id.as_bytes()])
+        self.key.person(destination.0, user_id)
     }
 
     /// The keyed hash of a message of one destination; never equal to that of a user id.
     pub fn hash_of_message(&self, destination: DestinationRowId, message: &[u8; 16]) -> [u8; 16] {
-        self.keyed(&[b"message", &destination.0.to_be_bytes()[..], message])
-    }
-
-    fn keyed(&self, parts: &[&[u8]]) -> [u8; 16] {
-        let mut mac =
-            Hmac::<Sha1>::new_from_slice(&self.key).expect("HMAC takes a key of any length");
-        for part in parts {
-            mac.update(part);
-        }
-        let digest = mac.finalize().into_bytes();
-        let mut hash = [0; 16];
-        hash.copy_from_slice(&digest[..16]);
-        hash
+        self.key.message(destination.0, message)
     }
 
     /// The tombstone of a person, if there was a deletion.

@@ -23,14 +23,14 @@ impl Group<'_> {
     ) -> Result<(), Failure> {
         self.flush().await?;
         let user = asked.deletion.user_id.as_str();
-        let person = self.shared.hashes.person(&self.name, user);
+        let person = self.person(user);
         let message = asked.deletion.message.map(|hash| Message { hash, moves: true });
         let asked_at = asked.deletion.event_at.min(arrival);
         let (at, is_repeat) = self.count_message(message, asked_at, &mut BTreeSet::new());
         let reach =
             if asked.is_unconditional { Reach::EVERYTHING } else { Reach::until(at, is_repeat) };
         let params: [(&(dyn ToSql + Sync), Type); 3] =
-            [(&self.no, Type::INT4), (&person, Type::BYTEA), (&reach.0.0, Type::INT8)];
+            [(&self.no, Type::INT4), (&&person[..], Type::BYTEA), (&reach.0.0, Type::INT8)];
         let sql =
             "DELETE FROM rejected WHERE destination_no = $1 AND person = $2 AND event_at <= $3";
         self.tx.execute(sql, &params).await?;
@@ -53,11 +53,11 @@ impl Group<'_> {
             self.members.unsay(&key);
         }
         let Tombstone(through) = Tombstone::of(at, reach, taken);
-        let known = self.tombstones.entry(person.clone()).or_insert(Tombstone(through));
+        let known = self.tombstones.entry(person).or_insert(Tombstone(through));
         known.0 = known.0.max(through);
         let params: [(&(dyn ToSql + Sync), Type); 4] = [
             (&self.no, Type::INT4),
-            (&person, Type::BYTEA),
+            (&&person[..], Type::BYTEA),
             (&through.0, Type::INT8),
             (&arrival.0, Type::INT8),
         ];

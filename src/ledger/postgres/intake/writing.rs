@@ -36,7 +36,7 @@ impl Group<'_> {
         if new.is_empty() {
             return Ok(());
         }
-        let hashes: Vec<&Vec<u8>> = new.keys().collect();
+        let hashes: Vec<&[u8]> = new.keys().map(|hash| &hash[..]).collect();
         let seen_at: Vec<i64> = new.values().map(|(seen_at, _)| seen_at.0).collect();
         let counts_at: Vec<i64> = new.values().map(|(_, counts_at)| counts_at.0).collect();
         let kept = self.shared.stamps.fresh().before(MESSAGE_KEPT).0;
@@ -60,7 +60,7 @@ impl Group<'_> {
         }
         let person = |event: &RejectedEvent| {
             let user = event.user_id.as_ref()?;
-            Some(self.shared.hashes.person(&self.name, user.as_str()))
+            Some(self.person(user.as_str()).to_vec())
         };
         let received_at: Vec<i64> = rejected.iter().map(|(arrival, _)| arrival.0).collect();
         let event_at: Vec<i64> = rejected.iter().map(|(_, event)| event.event_at.0).collect();
