@@ -91,8 +91,9 @@ impl PostgresLedger {
         follows_database: bool,
     ) -> Result<(Self, Keeper), LedgerError> {
         let pool = Pool::new(settings.database.clone());
+        while transact!(pool, |tx, _attempt| schema::step(&tx, schema::STEPS))? {}
         let found = transact!(pool, |tx, _attempt| async {
-            schema::migrate(&tx).await?;
+            schema::can_be_used(&tx).await?;
             let value = async |name: &str| -> Result<Option<Vec<u8>>, Failure> {
                 let sql = "SELECT value FROM cohortd WHERE name = $1";
                 let row = tx.first(sql, &[(&name, Type::TEXT)]).await?;

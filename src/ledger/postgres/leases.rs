@@ -139,7 +139,7 @@ async fn take(
     if tx.first(sql, &params).await?.is_some() {
         return Ok(None); // without being in anybody's way
     }
-    schema::no_copy_is_made(tx).await?;
+    schema::can_be_used(tx).await?;
     // In the order of those who report: first this lock, then the row.
     Lock::Exclusive.hold(tx, no).await?;
     let lasts = ttl(shared);

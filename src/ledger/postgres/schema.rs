@@ -1,5 +1,13 @@
 //! The tables, and how they come to be.
 //!
+//! # What always holds
+//! * Each version is made of the one before it by a step, in a transaction of its own that also notes the version: one
+//!   process does it, the others wait, and whoever is killed meanwhile leaves the version before.
+//! * A step only adds: tables, columns with a constant default, small indices. So replicas of the version before work on
+//!   beside those of this one, and what only they need goes a version later. A replica refuses what is two versions
+//!   newer than its own.
+//! * A step does not wait long for others that use a table: whoever wants the table after it waits for both.
+//!
 //! Texts that outsiders choose are `bytea`: a context key may hold any character, also one that `text` does not take,
 //! and bytes are in the same order on every machine.
 
@@ -8,8 +16,14 @@ use tokio_postgres::types::{ToSql, Type};
 use crate::ledger::postgres::failure::{Failure, LACKS_RIGHTS};
 use crate::ledger::postgres::pool::Tx;
 
-/// The version of the tables that this program writes.
-pub(crate) const VERSION: i32 = 1;
+/// What makes each version, the first one of nothing.
+pub(crate) type Steps<'a> = &'a [&'a str];
+
+/// The steps that this program knows.
+pub(crate) const STEPS: Steps<'_> = &[TABLES];
+
+/// How long a step waits for a lock, in milliseconds: a fraction of what Segment waits for an answer.
+const STEP_WAITS_MS: u32 = 1000;
 
 /// Locks the version of the tables for a transaction. Any number that nobody else in the database locks will do.
 const VERSION_LOCK: i64 = 0x636f_686f_7274_6400;
@@ -162,9 +176,11 @@ INSERT INTO cohortd SELECT 'hash_key', decode(md5(gen_random_uuid()::text) || md
 /// What is there, in words.
 pub(crate) async fn look(tx: &Tx) -> Result<String, Failure> {
     if let Some(version) = stored_version(tx).await? {
-        check_version(version)?;
+        check_version(version, STEPS)?;
         copies(tx).await?;
-        return Ok("there is one".to_owned());
+        let is_older = usize::try_from(version).is_ok_and(|version| version < STEPS.len());
+        let then = if is_older { ", of an older version; the first start upgrades it" } else { "" };
+        return Ok(format!("there is one{then}"));
     }
     let sql = "SELECT coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)";
     let may: bool = tx.first(sql, &[]).await?.map_or(Ok(false), |row| row.try_get(0))?;
@@ -185,34 +201,61 @@ async fn stored_version(tx: &Tx) -> Result<Option<i32>, Failure> {
     Ok(tx.first(sql, &[]).await?.map(|row| row.try_get(0)).transpose()?)
 }
 
-fn check_version(version: i32) -> Result<(), Failure> {
-    if version <= VERSION + 1 {
+fn check_version(version: i32, steps: Steps<'_>) -> Result<(), Failure> {
+    let newest = steps.len() + 1;
+    if usize::try_from(version).is_ok_and(|version| version <= newest) {
         return Ok(());
     }
     Err(Failure::Unavailable(format!(
-        "the tables of the ledger are of version {version}: this program knows {VERSION} and works with {} at \
-         most; start a newer one",
-        VERSION + 1
+        "the tables of the ledger are of version {version}: this program knows {} and works with {newest} at most; \
+         start a newer one",
+        steps.len(),
     )))
 }
 
-/// Brings the tables to the version of this program; one process does it, and the others wait.
-pub(crate) async fn migrate(tx: &Tx) -> Result<(), Failure> {
-    if is_there(tx).await? { no_copy_is_made(tx).await } else { tx.batch(TABLES).await }
+/// Brings the tables one version further; `false`: they are at least of the version of this program.
+pub(crate) async fn step(tx: &Tx, steps: Steps<'_>) -> Result<bool, Failure> {
+    lock(tx).await?;
+    let version = stored_version(tx).await?;
+    if let Some(version) = version {
+        check_version(version, steps)?;
+        copies(tx).await?;
+    }
+    let at = version.unwrap_or_default();
+    let step = usize::try_from(at).ok().and_then(|at| steps.get(at));
+    let Some(step) = step else { return Ok(false) };
+    tx.batch(&format!("SET LOCAL lock_timeout = {STEP_WAITS_MS}")).await?;
+    tx.batch(step).await?;
+    let sql =
+        "UPDATE cohortd SET value = convert_to($1::int4::text, 'UTF8') WHERE name = 'version'";
+    tx.execute(sql, &[(&(at + 1), Type::INT4)]).await?;
+    Ok(true)
+}
+
+/// Waits until nobody else makes, changes or begins to use the tables.
+async fn lock(tx: &Tx) -> Result<(), Failure> {
+    tx.batch(&format!("SELECT pg_advisory_xact_lock({VERSION_LOCK})")).await
 }
 
 /// Waits until nobody else makes, changes or begins to use the tables; whether there are any, of a version that can be
-/// used.
+/// copied.
 pub(crate) async fn is_there(tx: &Tx) -> Result<bool, Failure> {
-    tx.batch(&format!("SELECT pg_advisory_xact_lock({VERSION_LOCK})")).await?;
-    let version = stored_version(tx).await?;
-    version.map_or(Ok(()), check_version)?;
-    Ok(version.is_some())
+    lock(tx).await?;
+    let Some(version) = stored_version(tx).await? else { return Ok(false) };
+    check_version(version, STEPS)?;
+    if usize::try_from(version).is_ok_and(|version| version < STEPS.len()) {
+        return Err(Failure::Unavailable(
+            "the tables of the ledger are of an older version: start this program on them once, which upgrades them"
+                .to_owned(),
+        ));
+    }
+    Ok(true)
 }
 
 /// Makes the tables, which are not there.
 pub(crate) async fn make(tx: &Tx) -> Result<(), Failure> {
-    tx.batch(TABLES).await
+    while step(tx, STEPS).await? {}
+    Ok(())
 }
 
 /// In `cohortd`: a copy that is made here and is not finished, and how far it is.
@@ -224,8 +267,9 @@ pub(crate) const FINISHED_COPY: &str = "copy_finished";
 pub(crate) const SOURCE_OF_COPY: &str = "copy_source";
 
 /// Makes sure that a replica may begin to use the tables, and that none does meanwhile without a copy knowing.
-pub(crate) async fn no_copy_is_made(tx: &Tx) -> Result<(), Failure> {
+pub(crate) async fn can_be_used(tx: &Tx) -> Result<(), Failure> {
     tx.batch(&format!("SELECT pg_advisory_xact_lock_shared({VERSION_LOCK})")).await?;
+    stored_version(tx).await?.map_or(Ok(()), |version| check_version(version, STEPS))?;
     copies(tx).await?;
     let sql = "DELETE FROM cohortd WHERE name = $1";
     tx.execute(sql, &[(&SOURCE_OF_COPY, Type::TEXT)]).await.map(|_| ())

@@ -2,6 +2,7 @@
 
 mod moved;
 mod replicas;
+mod schema;
 #[path = "../../../tests/postgresql/server.rs"]
 mod server;
 
