@@ -17,6 +17,7 @@ mod changes;
 mod copying;
 mod failure;
 mod guarding;
+mod hosts;
 mod intake;
 mod keeper;
 mod leases;

@@ -452,6 +452,34 @@ impl Cohortd {
         self.probe("/readyz").await
     }
 
+    /// What the probe says, and its status.
+    pub async fn ready(&self) -> (u16, String) {
+        let asked = self.client.get(format!("http://{}/readyz", self.admin)).send();
+        let answer = asked.await.expect("the admin listener answers");
+        (answer.status().as_u16(), answer.text().await.expect("text"))
+    }
+
+    /// Waits until it is ready.
+    pub async fn until_ready(&self) {
+        self.until_readyz(200).await;
+    }
+
+    /// Waits until it is not ready.
+    pub async fn until_unready(&self) {
+        self.until_readyz(503).await;
+    }
+
+    async fn until_readyz(&self, status: u16) {
+        let looking = async {
+            let mut looks = tokio::time::interval(LOOK_EVERY);
+            while self.readyz().await != Some(status) {
+                looks.tick().await;
+            }
+        };
+        let in_time = tokio::time::timeout(DEADLINE, looking).await;
+        assert!(in_time.is_ok(), "its probe does not become {status}");
+    }
+
     /// The status of the answer to a path on the admin listener.
     pub async fn probe(&self, path: &str) -> Option<u16> {
         let mut stream = TcpStream::connect(self.admin).await.ok()?;
@@ -570,6 +598,11 @@ impl Cohortd {
 }
 
 impl Poster {
+    /// The same sender, to what listens there.
+    pub fn to(&self, public: SocketAddr) -> Self {
+        Self { public, client: self.client.clone() }
+    }
+
     /// Posts a body signed over `signed`; `None` if there was no answer.
     pub async fn post_signed(&self, body: String, signed: &str) -> Option<(u16, Value)> {
         self.post_to("production", body, signed).await

@@ -77,6 +77,8 @@ pub static BASH: Need = Need::new(|| installed("bash", "bash"));
 pub static PROMTOOL: Need = Need::new(|| installed("promtool", "prometheus"));
 /// To check the way in to replicas with the proxy itself.
 pub static HAPROXY: Need = Need::new(|| installed("haproxy", "haproxy"));
+/// To have a pooler in front of a database.
+pub static PGBOUNCER: Need = Need::new(|| installed("pgbouncer", "pgbouncer"));
 /// To check the unit with systemd's own tool.
 pub static SYSTEMD_ANALYZE: Need = Need::new(|| installed("systemd-analyze", "systemd"));
 

@@ -2,8 +2,9 @@
 //! files.
 
 #[path = "../postgresql/server.rs"]
-mod server;
+pub(super) mod server;
 
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -17,8 +18,8 @@ use tokio_postgres::{NoTls, Row};
 use crate::harness::{DEADLINE, send};
 use crate::runner::Test;
 use crate::{
-    convergence, crash_recovery, isolation, ordering, outage, reactions, replicas, secrecy,
-    shutdown,
+    convergence, crash_recovery, database_faults, handed_on, isolation, ordering, outage, pooler,
+    reactions, replicas, secrecy, shutdown, way_in,
 };
 use server::Server;
 
@@ -36,13 +37,17 @@ pub fn tests() -> Vec<Test> {
     let files = [
         convergence::tests(),
         crash_recovery::tests(),
+        database_faults::tests(),
+        handed_on::tests(),
         isolation::tests(),
         ordering::tests(),
         outage::tests(),
+        pooler::tests(),
         reactions::tests(),
         secrecy::tests(),
         replicas::tests(),
         shutdown::tests(),
+        way_in::tests(),
     ];
     let of_both = |test: &Test| !OF_FILES.iter().any(|name| test.is(name));
     files.into_iter().flatten().filter(of_both).map(Test::on_postgresql).collect()
@@ -59,6 +64,21 @@ static SERVER: OnceLock<Server> = OnceLock::new();
 /// The URL of a database on a server of its own.
 pub fn database_of_its_own() -> String {
     Server::start(&std::env::temp_dir(), &["autovacuum=off"]).database().url()
+}
+
+/// The socket of the server of a database.
+pub fn socket(url: &str) -> PathBuf {
+    let (_, rest) = url.split_once("host=").expect("it has one");
+    Path::new(rest.split('&').next().expect("a directory")).join(".s.PGSQL.5432")
+}
+
+/// The URL of a database that is reached through these ports of this machine.
+pub fn url_through(url: &str, ports: &[u16]) -> String {
+    let directory = socket(url);
+    let directory = directory.parent().expect("it is in one").display();
+    let all = |of: fn(&u16) -> String| ports.iter().map(of).collect::<Vec<_>>().join(",");
+    let (hosts, ports) = (all(|_| "127.0.0.1".to_owned()), all(u16::to_string));
+    url.replace(&format!("host={directory}"), &format!("host={hosts}&port={ports}"))
 }
 
 /// Ends the server of a database as a crash would; returns once it has begun again.
@@ -102,8 +122,25 @@ pub async fn terminate_all(url: &str) {
     connect(url).await.execute(sql, &[&name]).await.expect("its owner may");
 }
 
+/// Ends every connection to the server of a database.
+pub async fn terminate_everybody(url: &str) {
+    let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
+    connect(url).await.execute(sql, &[]).await.expect("its owner may");
+}
+
+/// Runs statements in a database.
+pub async fn run(url: &str, sql: &str) {
+    connect(url).await.batch_execute(sql).await.expect("its owner may");
+}
+
+/// The number that a query asks for.
+pub async fn number(url: &str, sql: &str) -> i64 {
+    connect(url).await.query_one(sql, &[]).await.expect("its owner may").get(0)
+}
+
 /// A connection.
-async fn connect(url: &str) -> tokio_postgres::Client {
+pub async fn connect(url: &str) -> tokio_postgres::Client {
     let (client, connection) =
         tokio_postgres::connect(url, NoTls).await.expect("the server is there");
     tokio::spawn(connection);

@@ -28,11 +28,11 @@ pub(super) struct Database {
 }
 
 /// Where the programs of PostgreSQL are; nobody asks where there are none.
-const PROGRAMS: Option<&str> = option_env!("POSTGRESQL_PROGRAMS");
+pub(crate) const PROGRAMS: Option<&str> = option_env!("POSTGRESQL_PROGRAMS");
 
 /// Runs the server until nobody holds the other end of its input, and removes what it has left. A server that ends before
 /// is started again.
-const KEEPER: &str = r#"
+pub(crate) const KEEPER: &str = r#"
     programs="$1" directory="$2"
     shift 2
     while :; do
@@ -140,7 +140,7 @@ pub(super) fn beside<T: Send + 'static>(work: impl Future<Output = T> + Send + '
 }
 
 /// A server refuses to run as root: it gets the user of the system's own servers, or nobody.
-fn ordinary_user(directory: &Path) -> Option<(u32, u32)> {
+pub(crate) fn ordinary_user(directory: &Path) -> Option<(u32, u32)> {
     let owner = fs::metadata(directory).expect("it is there").uid();
     if owner != 0 {
         return None;

@@ -170,6 +170,42 @@ impl DatabaseAddress {
         Ok(Self { config, tls: is_encrypted.then_some(DatabaseTls { ca_file, client_files }) })
     }
 
+    /// Each host by itself, in the order in which they are tried.
+    pub(crate) fn hosts(&self) -> Vec<Self> {
+        let of = &self.config;
+        let (hosts, ports, addresses) = (of.get_hosts(), of.get_ports(), of.get_hostaddrs());
+        let alone = |(at, host): (usize, &Host)| {
+            let mut config = Config::new();
+            match host {
+                Host::Tcp(name) => config.host(name),
+                Host::Unix(path) => config.host_path(path),
+            };
+            if let Some(address) = addresses.get(at) {
+                config.hostaddr(*address);
+            }
+            if let Some(port) = ports.get(at).or(ports.first()) {
+                config.port(*port);
+            }
+            of.get_user().map(|user| config.user(user));
+            of.get_password().map(|password| config.password(password));
+            of.get_dbname().map(|name| config.dbname(name));
+            of.get_options().map(|options| config.options(options));
+            of.get_application_name().map(|name| config.application_name(name));
+            of.get_connect_timeout().map(|limit| config.connect_timeout(*limit));
+            of.get_keepalives_interval().map(|interval| config.keepalives_interval(interval));
+            of.get_keepalives_retries().map(|retries| config.keepalives_retries(retries));
+            config
+                .keepalives(of.get_keepalives())
+                .keepalives_idle(of.get_keepalives_idle())
+                .ssl_mode(of.get_ssl_mode())
+                .channel_binding(of.get_channel_binding())
+                .target_session_attrs(of.get_target_session_attrs())
+                .load_balance_hosts(of.get_load_balance_hosts());
+            Self { config, tls: self.tls.clone() }
+        };
+        hosts.iter().enumerate().map(alone).collect()
+    }
+
     /// Whether the password and the events cross a network in the clear.
     #[must_use]
     pub fn is_exposed(&self) -> bool {

@@ -22,7 +22,10 @@ pub(crate) const LACKS_RIGHTS: &str = "the user of the database lacks rights: le
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     /// Another transaction was in the way: the same again.
-    #[error("other transactions are in the way ({0})")]
+    #[error(
+        "other transactions are in the way ({0}): if that lasts, see pg_stat_activity for one that keeps its locks, such \
+         as VACUUM FULL"
+    )]
     Again(String),
     /// The connection is gone, or does not reach a server that takes writes: the same again on a new one.
     #[error("{0}")]
@@ -63,6 +66,17 @@ impl Failure {
             return Self::Unavailable(format!("{address}: {words}"));
         }
         let cause = iter::successors(error.source(), |error| (*error).source()).last();
+        if address.config.get_password().is_none() && is_about_a_password(cause) {
+            return Self::Unavailable(format!(
+                "{address} asks for a password: ledger.url has none"
+            ));
+        }
+        if is_refused_by_tls(&error) {
+            return Self::Unavailable(format!(
+                "{address} does not accept the certificate of this side: sslcert in ledger.url has to be signed by a CA \
+                 that the server trusts (ssl_ca_file), and to be valid"
+            ));
+        }
         let io = cause.and_then(|cause| cause.downcast_ref::<io::Error>());
         match io.map(io::Error::kind) {
             Some(io::ErrorKind::ConnectionRefused) => {
@@ -70,6 +84,11 @@ impl Failure {
             }
             Some(io::ErrorKind::NotFound) => Self::unreached(address, "there is no such socket"),
             Some(io::ErrorKind::TimedOut) => Self::unreached(address, "it does not answer"),
+            // The client's own words for a standby.
+            Some(io::ErrorKind::PermissionDenied) => Self::unreached(
+                address,
+                "it takes no writes: it is a standby, or was set read-only",
+            ),
             Some(io::ErrorKind::UnexpectedEof) => Self::unreached(address, "it hung up"),
             Some(_) => Self::unreached(address, &io.map(ToString::to_string).unwrap_or_default()),
             // The client's own words: of what it was asked to do, not of any row.
@@ -79,6 +98,22 @@ impl Failure {
             ),
         }
     }
+}
+
+/// The client's words for a password that it was asked for and has not got.
+fn is_about_a_password(cause: Option<&(dyn Error + 'static)>) -> bool {
+    cause.is_some_and(|cause| cause.to_string() == "password missing")
+}
+
+/// Whether the server has ended the handshake of TLS.
+fn is_refused_by_tls(error: &tokio_postgres::Error) -> bool {
+    let mut causes = iter::successors(error.source(), |error| (*error).source());
+    causes.any(|cause| {
+        let inside = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let inside = inside.and_then(|inside| inside.downcast_ref::<rustls::Error>());
+        let of_tls = inside.or_else(|| cause.downcast_ref());
+        matches!(of_tls, Some(rustls::Error::AlertReceived(_)))
+    })
 }
 
 impl From<tokio_postgres::Error> for Failure {
@@ -103,7 +138,7 @@ impl From<tokio_postgres::Error> for Failure {
             SqlState::IN_FAILED_SQL_TRANSACTION,
         ];
         match state {
-            _ if again.contains(state) => Self::Again(code.to_owned()),
+            _ if again.contains(state) => Self::Again(format!("SQLSTATE {code}")),
             _ if *state == SqlState::READ_ONLY_SQL_TRANSACTION => Self::Lost(said(
                 "the database takes no writes: it is a standby, or was set read-only",
             )),
@@ -114,8 +149,12 @@ impl From<tokio_postgres::Error> for Failure {
             _ if code.starts_with("53") => {
                 Self::Unavailable(said("the database has no room: give it disk or memory"))
             }
-            _ if code.starts_with("28") => Self::Unavailable(said(
+            _ if *state == SqlState::INVALID_PASSWORD => Self::Unavailable(said(
                 "the database refuses the user or the password: see ledger.url",
+            )),
+            _ if code.starts_with("28") => Self::Unavailable(said(
+                "the database does not let this user in from here: see ledger.url, and pg_hba.conf on the server, which \
+                 may want another user or address, encryption, or a client certificate (sslcert and sslkey in ledger.url)",
             )),
             _ if *state == SqlState::UNDEFINED_DATABASE => {
                 Self::Unavailable(said("there is no such database: create it, or see ledger.url"))

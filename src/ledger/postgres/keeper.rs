@@ -29,6 +29,8 @@ use crate::membership::{DestinationName, Timestamp};
 
 /// How often a replica looks for what others have done.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How often it is seen whether another host of the database was promoted.
+const LOOK_AROUND_EVERY: Duration = Duration::from_secs(5);
 /// How often couriers look, whatever is seen.
 const WAKE_EVERY: Duration = Duration::from_secs(2);
 /// How long the last words to the database may take.
@@ -71,6 +73,8 @@ impl Keeper {
         tasks.spawn(async move { tidy(&of).await });
         let of = Arc::clone(&shared);
         tasks.spawn(async move { presence::keep_saying(&of).await });
+        let of = Arc::clone(&shared);
+        tasks.spawn(async move { look_around(&of).await });
         while let Some(ended) = tasks.join_next().await {
             if let Err(panic) = ended {
                 shared.has_failed.store(true, Ordering::SeqCst);
@@ -162,6 +166,18 @@ async fn look(shared: &Shared, follows_database: bool) {
             if seen.insert(no, *news) != Some(*news) || is_time {
                 shared.wake(&name);
             }
+        }
+    }
+}
+
+/// Looks at all hosts of the database, where there are several.
+async fn look_around(shared: &Shared) {
+    let mut ticks = interval(LOOK_AROUND_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while shared.comes(&mut ticks).await {
+        tokio::select! {
+            () = shared.closing.cancelled() => {}
+            () = shared.pool.look_around() => {}
         }
     }
 }

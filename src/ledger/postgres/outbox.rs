@@ -69,6 +69,13 @@ impl SharedOutbox {
         all.filter(|(id, ..)| *id == audience).map(|(_, key, _)| key.clone()).collect()
     }
 
+    /// Notes whether a claim may be in the database of which nobody here knows; whether there was one before.
+    fn doubt(&self, is_in_doubt: bool) -> bool {
+        let mut known = self.shared.known();
+        let of = known.get_mut(&self.name);
+        of.is_some_and(|of| std::mem::replace(&mut of.is_claim_in_doubt, is_in_doubt))
+    }
+
     /// Whether somebody is in a call of the present reign.
     fn is_claimed(&self, audience: &AudienceId, key: &ContextKey) -> bool {
         self.shared.known().get(&self.name).is_some_and(|of| of.claims.contains(audience, key))
@@ -187,8 +194,13 @@ impl Outbox for SharedOutbox {
     async fn claim(&self, claim: Claim) -> Result<Option<Batch>, LedgerError> {
         self.shared.destination(&self.name)?;
         let Some(token) = self.shared.token(&self.name) else { return Ok(None) };
-        let made =
-            transact!(self.shared.pool, |tx, attempt| self.make(&tx, attempt, &claim, token));
+        let is_in_doubt = self.doubt(true);
+        let made = transact!(self.shared.pool, |tx, attempt| self.make(
+            &tx,
+            is_in_doubt || attempt > 0,
+            &claim,
+            token
+        ));
         let made = match made {
             Err(Failure::Stale) => {
                 self.shared.is_stale(&self.name, token);
@@ -196,6 +208,7 @@ impl Outbox for SharedOutbox {
             }
             made => made?,
         };
+        self.doubt(false);
         let Some(Made { batch, place, call, changes }) = made else { return Ok(None) };
         let audience = batch.route.audience.clone();
         let keys = batch.members.iter().map(|of| of.context_key.clone()).collect();
@@ -268,7 +281,7 @@ impl SharedOutbox {
                 destination.name = %self.name,
                 members,
                 "calls ended after another replica had taken over: it tells their members once more. This process \
-                 stood still, or its clock did: see that it gets processor time"
+                 could not reach the database meanwhile, or stood still: see that it gets processor time"
             );
         }
         Ok(())

@@ -13,7 +13,7 @@
 //!   empty. Where many small transactions are recorded, planning takes longer than the work: there, statements that
 //!   have [one good plan](Tx::steady_query) are planned once as well, and the others are parsed each time.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,8 +23,10 @@ use tokio::time::timeout;
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
+use crate::ledger::postgres::address::DatabaseAddress;
 use crate::ledger::postgres::failure::Failure;
-use crate::ledger::postgres::session::{Params, Session};
+use crate::ledger::postgres::hosts;
+use crate::ledger::postgres::session::{Commit, Params, Session};
 use crate::ledger::postgres::settings::DatabaseSettings;
 
 /// The oldest version of PostgreSQL that is used.
@@ -52,7 +54,7 @@ macro_rules! transact {
                 Ok($tx) => match $work.await {
                     Ok(done) => $tx.commit().await.map(|()| done),
                     Err(failure) => {
-                        $tx.rollback().await;
+                        $tx.undo(&failure).await;
                         Err(failure)
                     }
                 },
@@ -80,6 +82,8 @@ pub(crate) struct Pool {
     places: Arc<Semaphore>,
     /// See [`Session`].
     keeps_statements: Arc<AtomicBool>,
+    /// The latest timeline that was seen, of several hosts.
+    latest: Arc<AtomicU32>,
     plans: Plans,
 }
 
@@ -108,8 +112,9 @@ impl Pool {
     pub fn new(settings: DatabaseSettings) -> Self {
         let places = Arc::new(Semaphore::new(settings.connections));
         let keeps_statements = Arc::new(AtomicBool::new(true));
-        let (idle, plans) = (Arc::default(), Plans::EachTime);
-        Self { settings, idle, places, keeps_statements, plans }
+        let (idle, latest) = (Arc::default(), Arc::default());
+        let plans = Plans::EachTime;
+        Self { settings, idle, places, keeps_statements, latest, plans }
     }
 
     /// The same connections, for small transactions that are alike.
@@ -117,12 +122,19 @@ impl Pool {
         Self { plans: Plans::Once, ..self.clone() }
     }
 
+    pub(super) fn address(&self) -> &DatabaseAddress {
+        &self.settings.address
+    }
+
+    pub(super) fn latest(&self) -> &AtomicU32 {
+        &self.latest
+    }
+
     /// Begins a transaction, on a connection that is idle or a new one.
     pub async fn begin(&self) -> Result<Tx, Failure> {
         let closed = || Failure::lost("closed");
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| closed())?;
-        let idle = locked(&self.idle).pop();
-        let session = match idle.filter(|session| !session.client.is_closed()) {
+        let session = match self.idle() {
             Some(session) => session,
             None => self.connect().await?,
         };
@@ -134,14 +146,15 @@ impl Pool {
 
     /// The settings of a transaction.
     fn opening(&self) -> Opening {
-        let limit = self.settings.statement_timeout.as_millis().to_string();
+        let limit = self.settings.statement_timeout;
+        let lock_limit = limit * 9 / 10; // first: it says that others are in the way
         let plans = match self.plans {
             Plans::EachTime => "force_custom_plan",
             Plans::Once => "force_generic_plan",
         };
         vec![
-            ("statement_timeout", limit.clone()),
-            ("lock_timeout", limit),
+            ("statement_timeout", limit.as_millis().to_string()),
+            ("lock_timeout", lock_limit.as_millis().to_string()),
             ("idle_in_transaction_session_timeout", STANDSTILL.as_millis().to_string()),
             ("synchronous_commit", "on".to_owned()),
             ("plan_cache_mode", plans.to_owned()),
@@ -154,18 +167,37 @@ impl Pool {
         ]
     }
 
+    /// One that is idle, and of the latest primary.
+    fn idle(&self) -> Option<Session> {
+        let latest = self.latest.load(Ordering::SeqCst);
+        let mut idle = locked(&self.idle);
+        while let Some(session) = idle.pop() {
+            if !session.client.is_closed() && session.timeline >= latest {
+                return Some(session);
+            }
+        }
+        None
+    }
+
     async fn connect(&self) -> Result<Session, Failure> {
-        let limit = self.settings.statement_timeout + ON_THE_WAY;
         let address = &self.settings.address;
-        let opened = Session::open(address, Arc::clone(&self.keeps_statements));
-        let opened = timeout(limit, opened).await;
-        let session =
-            opened.unwrap_or_else(|_| Err(Failure::unreached(address, "it does not answer")))?;
-        let asked = session.client.query_typed(
-            "SELECT current_setting('server_version_num')::int4, current_setting('fsync')",
-            &[],
-        );
-        let rows = timeout(limit, asked).await.map_err(|_| late())??;
+        if address.config.get_hosts().len() > 1 {
+            return self.connect_to_best().await;
+        }
+        let limit = self.settings.statement_timeout + ON_THE_WAY;
+        let opened = timeout(limit, self.connect_to(address, false)).await;
+        opened.unwrap_or_else(|_| Err(Failure::unreached(address, "it does not answer")))
+    }
+
+    /// Connects to one host, and sees whether it is one that can be used.
+    pub(super) async fn connect_to(
+        &self,
+        host: &DatabaseAddress,
+        is_of_several: bool,
+    ) -> Result<Session, Failure> {
+        let mut session = Session::open(host, Arc::clone(&self.keeps_statements)).await?;
+        let sql = "SELECT current_setting('server_version_num')::int4, current_setting('fsync')";
+        let rows = session.client.query_typed(sql, &[]).await?;
         let row = rows.first().ok_or_else(late)?;
         let (version, fsync): (i32, String) = (row.try_get(0)?, row.try_get(1)?);
         if version < OLDEST_VERSION {
@@ -178,6 +210,9 @@ impl Pool {
             return Err(Failure::Unavailable(
                 "the database runs with fsync = off, and may lose what it has confirmed: set it to on".to_owned(),
             ));
+        }
+        if is_of_several {
+            session.timeline = hosts::timeline(&session.client).await?;
         }
         Ok(session)
     }
@@ -245,22 +280,28 @@ impl Tx {
                 self.session.execute(sql, &params, true).await.map(|_| ())
             });
             // In this order: what fails makes a rollback of the commit.
-            let all = join3(
-                join_all(last),
-                self.session.client.batch_execute("COMMIT"),
-                self.session.parse(),
-            );
-            self.within(async {
-                let (last, done, ()) = all.await;
-                last.into_iter().chain([done]).collect::<Result<(), _>>()
-            })
-            .await?;
+            let all = join3(join_all(last), self.session.commit(), self.session.parse());
+            let committed = self
+                .within(async {
+                    let (last, done, ()) = all.await;
+                    last.into_iter().collect::<Result<(), _>>()?;
+                    done
+                })
+                .await?;
+            if committed == Commit::Doubtful {
+                return Err(Failure::lost("a commit was confirmed without its standby"));
+            }
         }
         self.give_back();
         Ok(())
     }
 
-    pub async fn rollback(self) {
+    /// Ends it after this failure. A connection that does not answer is not asked for anything more: that would take as
+    /// long once again.
+    pub async fn undo(self, failure: &Failure) {
+        if matches!(failure, Failure::Lost(_)) {
+            return;
+        }
         if !self.has_begun()
             || self.within(self.session.client.batch_execute("ROLLBACK")).await.is_ok()
         {
@@ -270,6 +311,13 @@ impl Tx {
 
     fn has_begun(&self) -> bool {
         locked(&self.opening).is_none()
+    }
+
+    /// The connection does not answer. What swallowed the answer, a router that has forgotten its connections, or a server
+    /// that is gone without a word, has most likely swallowed those of the idle ones too: they are not tried in turn.
+    fn silent(&self) -> Failure {
+        locked(&self.idle).clear();
+        late()
     }
 
     fn give_back(self) {
@@ -296,7 +344,7 @@ impl Tx {
                 set?;
                 answer
             };
-            let answer = timeout(self.limit, answered).await.map_err(|_| late())?;
+            let answer = timeout(self.limit, answered).await.map_err(|_| self.silent())?;
             Ok(answer.inspect_err(|error| self.session.note(error))?)
         })
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use tokio::time::interval;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_postgres::types::{ToSql, Type};
 use tracing::warn;
 
@@ -17,6 +17,11 @@ use crate::membership::Timestamp;
 
 /// How often a replica says that it is there.
 const SAY_EVERY: Duration = Duration::from_secs(1);
+/// How long the database may take to answer before events are better sent to another replica: most of what Segment waits.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
+/// What is said if it takes longer.
+const SILENT: &str = "the database does not answer: see whether it is overloaded, and whether the network between it and \
+     this machine is well";
 /// How long one that is silent is remembered, in seconds.
 const REMEMBERED_S: f64 = 600.0;
 
@@ -24,13 +29,17 @@ const REMEMBERED_S: f64 = 600.0;
 pub(crate) async fn keep_saying(shared: &Shared) {
     let started_at = shared.stamps.arrival();
     let mut often = interval(SAY_EVERY);
-    let mut said = Seldom::default();
+    often.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut warned = Seldom::default();
     while shared.comes(&mut often).await {
-        let there = transact!(shared.pool, |tx, _attempt| say(shared, &tx, started_at));
+        // Whoever is asked to wait for longer than that is not ready, however it ends.
+        let said = async { transact!(shared.pool, |tx, _attempt| say(shared, &tx, started_at)) };
+        let there = timeout(ANSWERS_WITHIN, said).await;
+        let there = there.unwrap_or_else(|_| Err(Failure::Lost(SILENT.to_owned())));
         shared.is_there(&there);
         let Ok(others) = there else { continue }; // the status shows it, and so does the probe
         if let Some(difference) = difference(shared, &others)
-            && said.is_due()
+            && warned.is_due()
         {
             warn!("{difference}");
         }

@@ -4,7 +4,7 @@
 //! part once that is a large one, because a database uses two connections better than one, but many small transactions
 //! worse.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -152,7 +152,9 @@ async fn commit(shared: &Shared, group: &[Request]) -> Result<Vec<Recorded>, Fai
         transact!(shared.recording, |tx, attempt| intake::apply(shared, &tx, attempt, &intakes));
     shared.note(&done);
     let Applied { recorded, counted, rows } = done.inspect_err(|failure| {
-        if !matches!(failure, Failure::Refused(_)) {
+        let is_refused = matches!(failure, Failure::Refused(_));
+        if !is_refused && shared.unrecorded.lock().unwrap_or_else(PoisonError::into_inner).is_due()
+        {
             warn!(error = %failure, "events cannot be recorded: they are answered 503");
         }
     })?;

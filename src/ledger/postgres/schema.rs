@@ -178,6 +178,12 @@ pub(crate) async fn look(tx: &Tx) -> Result<String, Failure> {
     if let Some(version) = stored_version(tx).await? {
         check_version(version, STEPS)?;
         copies(tx).await?;
+        let sql = "SELECT has_table_privilege('member', 'SELECT') AND has_table_privilege('member', 'INSERT')
+             AND has_table_privilege('member', 'UPDATE') AND has_table_privilege('member', 'DELETE')";
+        let may: bool = tx.first(sql, &[]).await?.map_or(Ok(false), |row| row.try_get(0))?;
+        if !may {
+            return Err(Failure::Unavailable(LACKS_RIGHTS.to_owned()));
+        }
         let is_older = usize::try_from(version).is_ok_and(|version| version < STEPS.len());
         let then = if is_older { ", of an older version; the first start upgrades it" } else { "" };
         return Ok(format!("there is one{then}"));

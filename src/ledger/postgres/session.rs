@@ -6,6 +6,7 @@
 //! on each goes with its text.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Connection, Error, NoTls, Row, Statement};
+use tokio_postgres::{AsyncMessage, Client, Connection, Error, NoTls, Row, Statement};
 
 use crate::ledger::postgres::address::DatabaseAddress;
 use crate::ledger::postgres::failure::Failure;
@@ -26,6 +27,10 @@ pub(crate) type Params<'a> = [(&'a (dyn ToSql + Sync), Type)];
 #[derive(Debug)]
 pub(crate) struct Session {
     pub client: Client,
+    /// The timeline of the server; 0: nobody has asked, since there is only one.
+    pub timeline: u32,
+    /// The server has warned about a commit that it confirmed.
+    is_doubtful: Arc<AtomicBool>,
     driver: JoinHandle<()>,
     /// What the server has parsed, by its text.
     parsed: Mutex<HashMap<String, Statement>>,
@@ -35,21 +40,40 @@ pub(crate) struct Session {
     keeps_statements: Arc<AtomicBool>,
 }
 
+/// How a server has confirmed a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Commit {
+    /// As it should.
+    Done,
+    /// With a warning: it may be lost with this server.
+    Doubtful,
+}
+
 impl Session {
     pub async fn open(
         address: &DatabaseAddress,
         keeps_statements: Arc<AtomicBool>,
     ) -> Result<Self, Failure> {
         let failed = |error| Failure::of_connecting(address, error);
+        let is_doubtful = Arc::new(AtomicBool::new(false));
         let (client, driver) = match &address.tls {
-            None => drive(address.config.connect(NoTls).await.map_err(failed)?),
+            None => drive(address.config.connect(NoTls).await.map_err(failed)?, &is_doubtful),
             Some(tls) => {
                 let connector = tls.connector().map_err(Failure::Unavailable)?;
-                drive(address.config.connect(connector).await.map_err(failed)?)
+                drive(address.config.connect(connector).await.map_err(failed)?, &is_doubtful)
             }
         };
         let (parsed, unparsed) = (Mutex::default(), Mutex::default());
-        Ok(Self { client, driver, parsed, unparsed, keeps_statements })
+        Ok(Self { client, timeline: 0, is_doubtful, driver, parsed, unparsed, keeps_statements })
+    }
+
+    /// Has it commit. A server that waits for its standby and is told not to (`pg_cancel_backend`) says that it has
+    /// committed, with a warning: only the warning is true.
+    pub async fn commit(&self) -> Result<Commit, Error> {
+        self.is_doubtful.store(false, Ordering::SeqCst);
+        self.client.batch_execute("COMMIT").await?;
+        let is_doubtful = self.is_doubtful.load(Ordering::SeqCst);
+        Ok(if is_doubtful { Commit::Doubtful } else { Commit::Done })
     }
 
     /// The rows of a statement; `is_kept`: the server is to keep what it has parsed of it.
@@ -118,13 +142,24 @@ impl Drop for Session {
 }
 
 /// Lets a connection run.
-fn drive<S, T>((client, connection): (Client, Connection<S, T>)) -> (Client, JoinHandle<()>)
+fn drive<S, T>(
+    (client, mut connection): (Client, Connection<S, T>),
+    is_doubtful: &Arc<AtomicBool>,
+) -> (Client, JoinHandle<()>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let is_doubtful = Arc::clone(is_doubtful);
     let driver = tokio::spawn(async move {
-        let _ = connection.await; // whoever uses the client learns of it
+        // Whoever uses the client learns how it ends.
+        while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
+            if let AsyncMessage::Notice(notice) = message
+                && *notice.code() == SqlState::WARNING
+            {
+                is_doubtful.store(true, Ordering::SeqCst);
+            }
+        }
     });
     (client, driver)
 }

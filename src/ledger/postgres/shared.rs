@@ -52,6 +52,8 @@ pub(crate) struct Shared {
     obstacle: Mutex<Option<(String, Option<Instant>)>>,
     /// It is being closed: nothing new begins.
     pub closing: CancellationToken,
+    /// Limits how often it is logged that events cannot be recorded.
+    pub unrecorded: Mutex<Seldom>,
     /// A task has failed.
     pub has_failed: AtomicBool,
     /// Every task has ended.
@@ -82,6 +84,8 @@ pub(crate) struct Known {
     pub held: Vec<HeldAudience>,
     /// The numbers of audiences, as they were when something last arrived for them.
     numbers: HashMap<AudienceId, i32>,
+    /// A claim was made of which it is not known whether it was committed: nobody reports it.
+    pub is_claim_in_doubt: bool,
     /// Limits how often it is logged that calls came back too late; counts their members in between.
     pub late: Seldom,
 }
@@ -154,6 +158,11 @@ impl Claims {
         self.members.iter().map(|((audience, key), claimed)| (audience, key, *claimed))
     }
 
+    /// The calls that are out.
+    pub fn calls(&self) -> Vec<i64> {
+        self.calls.keys().copied().collect()
+    }
+
     pub fn clear(&mut self) {
         *self = Self::default();
     }
@@ -175,6 +184,7 @@ impl Known {
             reassertions: Vec::new(),
             held: Vec::new(),
             numbers: HashMap::new(),
+            is_claim_in_doubt: false,
             late: Seldom::default(),
         }
     }
@@ -196,6 +206,7 @@ impl Shared {
             commit_duration: Histogram::of_durations(),
             obstacle: Mutex::default(),
             closing: CancellationToken::new(),
+            unrecorded: Mutex::default(),
             has_failed: AtomicBool::new(false),
             is_stopped: Notify::new(),
             stirred: Notify::new(),
@@ -407,8 +418,11 @@ impl Shared {
 
 fn obstacle_of<T>(done: &Result<T, Failure>) -> Option<String> {
     match done {
-        Err(failure @ (Failure::Unavailable(_) | Failure::Lost(_))) => Some(failure.to_string()),
-        _ => None,
+        // Others that are in the way for so long that it was given up are an obstacle too.
+        Err(failure @ (Failure::Unavailable(_) | Failure::Lost(_) | Failure::Again(_))) => {
+            Some(failure.to_string())
+        }
+        Ok(_) | Err(Failure::Stale | Failure::Refused(_)) => None,
     }
 }
 

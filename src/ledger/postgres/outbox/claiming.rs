@@ -21,13 +21,17 @@ impl SharedOutbox {
     pub(super) async fn make(
         &self,
         tx: &Tx,
-        attempt: u32,
+        is_in_doubt: bool,
         claim: &Claim,
         token: i64,
     ) -> Result<Option<Made>, Failure> {
         let (no, settings) = self.shared.destination(&self.name)?;
-        Lock::at(attempt).hold(tx, no).await?;
+        let lock = if is_in_doubt { Lock::Exclusive } else { Lock::Shared };
+        lock.hold(tx, no).await?; // which waits for a commit that is under way
         holds(tx, no, token).await?;
+        if is_in_doubt {
+            self.take_back_what_nobody_knows(tx, no, token).await?;
+        }
         let claimed = match claim {
             Claim::Longest { audience, room } => self.longest(tx, no, audience, *room).await?,
             Claim::Again { route, context_key } => {
@@ -52,23 +56,24 @@ impl SharedOutbox {
              VALUES ($1, $2, $3, $4, $5) RETURNING id";
         let row = tx.first(sql, &params).await?.ok_or_else(damaged)?;
         let call: i64 = row.try_get(0)?;
-        if attempt > 0 {
-            // A claim whose commit was not confirmed may be there: nobody reports it.
-            let sql =
-                "DELETE FROM call_out WHERE destination_no = $1 AND token = $2 AND audience_id = $3
-                 AND context_keys && $4 AND id <> $5 AND NOT is_late";
-            let params: [(&(dyn ToSql + Sync), Type); 5] = [
-                (&no, Type::INT4),
-                (&token, Type::INT8),
-                (&audience, Type::BYTEA),
-                (&keys, Type::BYTEA_ARRAY),
-                (&call, Type::INT8),
-            ];
-            tx.execute(sql, &params).await?;
-        }
         drop(keys);
         let (place, route) = (place.no, place.route);
         Ok(Some(Made { batch: Batch { route, members, token }, place, call, changes }))
+    }
+
+    /// A claim whose commit was not confirmed may be there: nobody made its call, and nobody will report it.
+    async fn take_back_what_nobody_knows(
+        &self,
+        tx: &Tx,
+        no: i32,
+        token: i64,
+    ) -> Result<(), Failure> {
+        let known: Vec<i64> =
+            self.shared.known().get(&self.name).map_or(Vec::new(), |of| of.claims.calls());
+        let sql = "DELETE FROM call_out WHERE destination_no = $1 AND token = $2 AND id <> ALL($3) AND NOT is_late";
+        let params: [(&(dyn ToSql + Sync), Type); 3] =
+            [(&no, Type::INT4), (&token, Type::INT8), (&known, Type::INT8_ARRAY)];
+        tx.execute(sql, &params).await.map(|_| ())
     }
 
     async fn longest(

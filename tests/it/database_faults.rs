@@ -1,0 +1,208 @@
+//! The database, and the ways to it, at their worst: what was answered is not lost, nothing overtakes, and replicas go on
+//! by themselves (P1 to P4). Run with the ledger in a database, see `postgresql`.
+
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::fleet::{Fleet, REPLICAS};
+use crate::postgresql;
+use crate::standby::Pair;
+use crate::way::{Way, Weather};
+
+/// Replicas with ways of their own to a new database.
+async fn with_ways(seed: u64) -> (Fleet, Vec<Way>) {
+    let url = postgresql::new_database();
+    let (socket, mut ways, mut urls) = (postgresql::socket(&url), Vec::new(), Vec::new());
+    for _ in 0..REPLICAS {
+        let way = Way::to(socket.clone()).await;
+        urls.push(postgresql::url_through(&url, &[way.port]));
+        ways.push(way);
+    }
+    (Fleet::start_through(&urls, &url, &[], seed).await, ways)
+}
+
+fn all_become(ways: &[Way], weather: Weather) {
+    for way in ways {
+        way.becomes(weather);
+    }
+}
+
+/// Has statements fail, and commits, in a share of cases and with SQLSTATEs that can be changed.
+const RAISED: &str = "
+    CREATE TABLE fault (share float8, states text[]);
+    INSERT INTO fault VALUES (0, '{40001}');
+    CREATE SEQUENCE attempts;
+    CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
+    DECLARE f fault;
+    BEGIN
+        SELECT * INTO f FROM fault;
+        IF f.share > 0 THEN PERFORM nextval('attempts'); END IF;
+        IF random() < f.share THEN
+            RAISE EXCEPTION 'planted' USING ERRCODE = f.states[1 + floor(random() * cardinality(f.states))];
+        END IF;
+        RETURN NULL;
+    END $$;
+    CREATE TRIGGER fails AFTER INSERT OR UPDATE OR DELETE ON member FOR EACH STATEMENT EXECUTE FUNCTION fail();
+    CREATE TRIGGER fails AFTER INSERT OR UPDATE OR DELETE ON pending FOR EACH STATEMENT EXECUTE FUNCTION fail();
+    CREATE TRIGGER fails AFTER INSERT OR DELETE ON call_out FOR EACH STATEMENT EXECUTE FUNCTION fail();
+    CREATE TRIGGER fails AFTER INSERT OR UPDATE ON lease FOR EACH STATEMENT EXECUTE FUNCTION fail();
+    CREATE TRIGGER fails AFTER UPDATE ON audience FOR EACH STATEMENT EXECUTE FUNCTION fail();
+    CREATE CONSTRAINT TRIGGER fails AFTER INSERT ON change DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION fail();
+";
+
+async fn statements_that_fail_in_every_way_are_done_again_or_answered_503() {
+    let fleet = Fleet::start(23).await;
+    let url = fleet.installation.database.clone().expect("it is in a database");
+    let run = async |sql: &str| postgresql::run(&url, sql).await;
+    run(RAISED).await;
+    for states in ["40001,40P01,55P03", "53100,53200,57014", "26000,57P01,XX000,25006,08006"] {
+        run(&format!("UPDATE fault SET share = 0.08, states = '{{{states}}}'")).await;
+        fleet.more(60).await;
+        run("UPDATE fault SET share = 1").await;
+        for replica in &fleet.replicas {
+            replica.until_unready().await;
+        }
+        let (_, words) = fleet.replicas[0].ready().await;
+        assert!(words.contains("database of the ledger cannot be used"), "{words}");
+        let tried = "SELECT last_value FROM attempts";
+        let (before, measured) = (postgresql::number(&url, tried).await, Instant::now());
+        fleet.refused(20).await;
+        let statements = postgresql::number(&url, tried).await - before;
+        let ms = i64::try_from(measured.elapsed().as_millis()).expect("it is short");
+        let a_second = statements * 1000 / ms.max(1);
+        note!("{states}: {a_second} statements a second while none succeeds");
+        assert!(a_second < 1500, "three replicas and six senders try again in a hurry");
+        run("UPDATE fault SET share = 0").await;
+        fleet.more(40).await;
+        for replica in &fleet.replicas {
+            replica.until_ready().await;
+        }
+    }
+    note!("{}", said(&fleet));
+    assert_eq!(fleet.launchdarkly.overlaps(), 0, "nobody is in two calls at once");
+    fleet.ends_well().await;
+}
+
+/// What the replicas have said that people should see, once each.
+fn said(fleet: &Fleet) -> String {
+    let mut all: Vec<String> = Vec::new();
+    for replica in &fleet.replicas {
+        for line in replica.log() {
+            let Ok(line) = serde_json::from_str::<Value>(&line) else { continue };
+            if line["level"] == "WARN" || line["level"] == "ERROR" {
+                all.push(format!("{} | {}", line["message"], line["error"]));
+            }
+        }
+    }
+    all.sort();
+    let counted = all.chunk_by(|one, other| one == other);
+    let lines: Vec<String> = counted.map(|same| format!("{} x {}", same.len(), same[0])).collect();
+    lines.join("\n")
+}
+
+async fn a_table_that_somebody_keeps_locked_is_said_and_waited_for() {
+    let url = postgresql::new_database();
+    let short = [("ledger.statement_timeout_ms", "1000")];
+    let fleet = Fleet::start_through(&vec![url.clone(); REPLICAS], &url, &short, 25).await;
+    let other = postgresql::connect(&url).await;
+    let lock = "BEGIN; LOCK TABLE member IN ACCESS EXCLUSIVE MODE";
+    other.batch_execute(lock).await.expect("its owner may");
+    for replica in &fleet.replicas {
+        replica.until_unready().await;
+    }
+    let concern = |status: &Value| status.to_string().contains("VACUUM FULL");
+    fleet.replicas[0].until_status(concern).await;
+    other.batch_execute("ROLLBACK").await.expect("it was begun");
+    for replica in &fleet.replicas {
+        replica.until_ready().await;
+    }
+    fleet.more(30).await;
+    assert_eq!(fleet.launchdarkly.overlaps(), 0, "nobody is in two calls at once");
+    fleet.ends_well().await;
+}
+
+async fn connections_that_are_cut_during_commits_lose_nothing() {
+    let (fleet, ways) = with_ways(21).await;
+    for share in [0.05, 0.3, 0.6] {
+        all_become(&ways, Weather::Cutting(share));
+        fleet.more(80).await;
+    }
+    all_become(&ways, Weather::Fair);
+    let cuts: u32 = ways.iter().map(Way::cuts).sum();
+    note!("{cuts} connections were cut\n{}", said(&fleet));
+    assert_eq!(fleet.launchdarkly.overlaps(), 0, "nobody is in two calls at once");
+    fleet.ends_well().await;
+}
+
+async fn a_way_to_the_database_that_is_slow_silent_or_deaf_keeps_others_from_nothing() {
+    let (fleet, ways) = with_ways(22).await;
+    for weather in [Weather::Silent, Weather::Deaf] {
+        let owner = fleet.owner().await;
+        fleet.next_call().await;
+        let began = Instant::now();
+        ways[owner].becomes(weather);
+        fleet.replicas[owner].until_unready().await;
+        let unready = began.elapsed().as_millis();
+        fleet.hide(owner);
+        let next = fleet.owner_but(owner).await;
+        note!(
+            "{weather:?}: unready after {unready} ms, another delivers after {} ms",
+            began.elapsed().as_millis()
+        );
+        fleet.next_call().await;
+        fleet.more(30).await;
+        let mended = Instant::now();
+        ways[owner].becomes(Weather::Fair);
+        fleet.replicas[owner].until_ready().await;
+        note!("ready again after {} ms", mended.elapsed().as_millis());
+        fleet.show_addresses();
+        fleet.more(30).await;
+        assert_eq!(fleet.owner().await, next, "it does not take back what is another's");
+    }
+    all_become(&ways, Weather::Slow(5, 50));
+    let slow = Instant::now();
+    fleet.more(30).await;
+    note!("30 answers in {} ms", slow.elapsed().as_millis());
+    all_become(&ways, Weather::Fair);
+    note!("{}", said(&fleet));
+    assert_eq!(fleet.launchdarkly.overlaps(), 0, "nobody is in two calls at once");
+    fleet.ends_well().await;
+}
+
+async fn a_standby_that_is_promoted_has_everything_and_the_old_primary_is_left_alone() {
+    let pair = Pair::start().await;
+    let ways = [true, true, false].map(|primary_first| pair.both(primary_first));
+    let mut fleet = Fleet::start_through(&ways, &pair.primary, &[], 24).await;
+    let began = Instant::now();
+    pair.promote().await;
+    note!("promoted after {} ms", began.elapsed().as_millis());
+    fleet.more(60).await;
+    note!("answered after {} ms", began.elapsed().as_millis());
+    fleet.installation.database = Some(pair.standby.clone());
+    // The old primary comes again, with what it had not confirmed, and confirms everything.
+    postgresql::crash(&pair.primary).await;
+    postgresql::run(&pair.primary, "ALTER SYSTEM RESET synchronous_standby_names").await;
+    postgresql::run(&pair.primary, "SELECT pg_reload_conf()").await;
+    let written = "SELECT txid_snapshot_xmax(txid_current_snapshot())";
+    let before = postgresql::number(&pair.primary, written).await;
+    fleet.more(30).await;
+    postgresql::terminate_everybody(&pair.standby).await;
+    fleet.more(30).await;
+    postgresql::crash(&pair.standby).await;
+    fleet.more(30).await;
+    let after = postgresql::number(&pair.primary, written).await;
+    assert_eq!(before, after, "nothing is written to the old primary");
+    note!("{}", said(&fleet));
+    assert_eq!(fleet.launchdarkly.overlaps(), 0, "nobody is in two calls at once");
+    fleet.ends_well().await;
+}
+
+tests![
+    a_table_that_somebody_keeps_locked_is_said_and_waited_for.workers(4),
+    a_standby_that_is_promoted_has_everything_and_the_old_primary_is_left_alone.workers(4),
+    statements_that_fail_in_every_way_are_done_again_or_answered_503.workers(4),
+    connections_that_are_cut_during_commits_lose_nothing.workers(4),
+    a_way_to_the_database_that_is_slow_silent_or_deaf_keeps_others_from_nothing.workers(4),
+];
