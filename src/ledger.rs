@@ -81,6 +81,8 @@ pub use operations::{
     ParkedView, RejectedView, ReplicaView, Standing, Turnover, WalkView,
 };
 pub use outbox::{Claim, Outbox, Report};
-pub use postgres::{DatabaseAddress, DatabaseSettings, Replica, SharedSettings, look_at};
+pub use postgres::{
+    DatabaseAddress, DatabaseSettings, Replica, SharedSettings, export_shared, look_at,
+};
 pub use recorder::Recorder;
 pub use store::{Store, StoreError, StoreSettings, StoreWriter};

@@ -12,7 +12,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::copy::CopyCommand;
-use super::{Exit, complain, instant, place};
+use super::{Exit, complain, instant, place, waited};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{LedgerPlace, absolute};
 use crate::ledger::{
@@ -116,7 +116,7 @@ impl LedgerCommand {
         };
         let place = match place {
             LedgerPlace::Directory(directory) => directory,
-            LedgerPlace::Database(address) => return Ok(self.on_database(&address)),
+            LedgerPlace::Database(address) => return self.on_database(&address, out),
         };
         if let Some(refusal) = place::left_behind(&place) {
             complain(&format!("cohortd ledger: {refusal}; the configuration was {from}"));
@@ -136,18 +136,19 @@ impl LedgerCommand {
         Ok(exit)
     }
 
-    /// What is there instead for a ledger that replicas share.
-    fn on_database(&self, address: &DatabaseAddress) -> Exit {
+    /// The same on a ledger that replicas share, or what is there instead.
+    fn on_database(&self, address: &DatabaseAddress, out: &mut impl Write) -> Result<Exit> {
         let (what, instead) = match &self.what {
+            What::Export { first, destination } => {
+                let destination = first.as_deref().or(destination.as_deref());
+                return export_shared(address, destination, out);
+            }
             What::Check => ("check", "its tables are checked by the database (pg_amcheck)"),
             What::Backup { .. } => {
                 ("backup", "copy it with the database's own tools (pg_dump, pg_basebackup)")
             }
             What::Restore { .. } => {
                 ("restore", "restore it with the database's own tools, while no replica runs")
-            }
-            What::Export { .. } => {
-                ("export", "ask a replica (`cohortd member`, `cohortd audiences`)")
             }
             What::Copy(_) => ("copy", "name both places with --from and --to"),
             What::Rename { .. } => ("rename", "it cannot be renamed there"),
@@ -156,7 +157,7 @@ impl LedgerCommand {
         complain(&format!(
             "cohortd ledger {what}: the ledger is in a database ({address}): {instead}"
         ));
-        Exit::BadUsage
+        Ok(Exit::BadUsage)
     }
 
     fn on(&self, directory: &Path, out: &mut impl Write) -> Result<Exit> {
@@ -364,14 +365,43 @@ fn export(directory: &Path, destination: Option<&str>, out: &mut impl Write) -> 
         Err(error) => ControlFlow::Break(error),
     });
     match exported {
-        Ok(Some(ControlFlow::Continue(()))) => out.flush().map(|()| Exit::Done),
-        Ok(Some(ControlFlow::Break(error))) => Err(error),
-        Ok(None) => {
+        Ok(ended) => end_export(ended, destination, out),
+        Err(error) => Ok(failed("export", &error, Exit::of(&error))),
+    }
+}
+
+fn export_shared(
+    address: &DatabaseAddress,
+    destination: Option<&str>,
+    out: &mut impl Write,
+) -> Result<Exit> {
+    let each = |member| match write(&member, out) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => ControlFlow::Break(error),
+    };
+    match waited(ledger::export_shared(address.clone(), destination, each)) {
+        Ok(ended) => end_export(ended, destination, out),
+        Err(why) => {
+            complain(&format!("cohortd ledger export: {why}"));
+            Ok(Exit::Unavailable)
+        }
+    }
+}
+
+/// `None`: there is no such destination.
+fn end_export(
+    ended: Option<ControlFlow<std::io::Error>>,
+    destination: Option<&str>,
+    out: &mut impl Write,
+) -> Result<Exit> {
+    match ended {
+        Some(ControlFlow::Continue(())) => out.flush().map(|()| Exit::Done),
+        Some(ControlFlow::Break(error)) => Err(error),
+        None => {
             let name = destination.unwrap_or_default();
             complain(&format!("cohortd ledger export: the ledger has no destination {name}"));
             Ok(Exit::BadUsage)
         }
-        Err(error) => Ok(failed("export", &error, Exit::of(&error))),
     }
 }
 

@@ -15,6 +15,7 @@ mod address;
 mod calls;
 mod changes;
 mod copying;
+mod exporting;
 mod failure;
 mod guarding;
 mod hosts;
@@ -60,6 +61,7 @@ use stamps::Stamps;
 
 pub use address::DatabaseAddress;
 pub(crate) use copying::DatabaseCopy;
+pub use exporting::export_shared;
 pub(crate) use failure::Failure;
 pub use keeper::Keeper;
 pub use settings::{DatabaseSettings, Replica, SharedSettings};

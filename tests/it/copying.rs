@@ -131,6 +131,12 @@ async fn a_ledger_is_moved_into_a_database_and_back_and_the_daemon_goes_on() {
     post(&cohortd, &identify("bob", "vip", false, NOW_MS - 10)).await; // older
     post(&cohortd, &identify("cyd", "vip", false, NOW_MS)).await; // a tie, and later
     assert_eq!(removal.members(&cohortd).await, names(["ada", "bob", "dan", "gus"]));
+    let export = removal.installation.types(None, &["ledger", "export", "production"]).done();
+    let of_cyd = export.lines().find(|line| line.contains("\"cyd\"")).expect("everybody is in it");
+    let of_cyd: Value = serde_json::from_str(of_cyd).expect("a line of JSON");
+    assert_eq!((&of_cyd["audience_id"], &of_cyd["told"]), (&AUDIENCE.into(), &false.into()));
+    let other = removal.installation.types(None, &["ledger", "export", "other"]);
+    assert_eq!((other.code, &*other.out), (64, ""), "{}", other.complaint);
     let refused = removal.copy("@ledger-url", "elsewhere");
     assert_eq!(refused.code, 69, "a replica has the ledger");
     assert!(refused.complaint.contains("a replica uses"), "{}", refused.complaint);

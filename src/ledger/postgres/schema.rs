@@ -173,11 +173,17 @@ INSERT INTO cohortd VALUES ('version', '\\x31'), ('arrival', '\\x30');
 INSERT INTO cohortd SELECT 'hash_key', decode(md5(gen_random_uuid()::text) || md5(gen_random_uuid()::text), 'hex');
 ";
 
+/// The version of the tables, if there are any; an error, if they cannot be used.
+pub(crate) async fn usable(tx: &Tx) -> Result<Option<i32>, Failure> {
+    let Some(version) = stored_version(tx).await? else { return Ok(None) };
+    check_version(version, STEPS)?;
+    copies(tx).await?;
+    Ok(Some(version))
+}
+
 /// What is there, in words.
 pub(crate) async fn look(tx: &Tx) -> Result<String, Failure> {
-    if let Some(version) = stored_version(tx).await? {
-        check_version(version, STEPS)?;
-        copies(tx).await?;
+    if let Some(version) = usable(tx).await? {
         let sql = "SELECT has_table_privilege('member', 'SELECT') AND has_table_privilege('member', 'INSERT')
              AND has_table_privilege('member', 'UPDATE') AND has_table_privilege('member', 'DELETE')";
         let may: bool = tx.first(sql, &[]).await?.map_or(Ok(false), |row| row.try_get(0))?;
