@@ -30,18 +30,15 @@ pub async fn export_shared<B>(
     mut each: impl FnMut(ExportedMember) -> ControlFlow<B>,
 ) -> Result<Option<ControlFlow<B>>, String> {
     let (connections, statement_timeout) = (1, STATEMENT_TIMEOUT);
-    let pool = Pool::new(DatabaseSettings { address, connections, statement_timeout });
+    let settings = DatabaseSettings { address, connections, statement_timeout };
+    let pool = Pool::new(settings).for_reading();
     // Not again after a failure: what was handed out would come twice.
     let exported = async {
         let tx = pool.begin().await?;
         // Whoever takes the lines may take their time.
-        tx.batch(
-            "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY;
-             SET LOCAL idle_in_transaction_session_timeout = 0",
-        )
-        .await?;
+        tx.batch("SET LOCAL idle_in_transaction_session_timeout = 0").await?;
         let exported = export(&tx, destination, &mut each).await?;
-        tx.rollback().await;
+        tx.commit().await?;
         Ok(exported)
     };
     exported.await.map_err(|failure: Failure| failure.to_string())

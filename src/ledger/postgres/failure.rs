@@ -85,10 +85,9 @@ impl Failure {
             Some(io::ErrorKind::NotFound) => Self::unreached(address, "there is no such socket"),
             Some(io::ErrorKind::TimedOut) => Self::unreached(address, "it does not answer"),
             // The client's own words for a standby.
-            Some(io::ErrorKind::PermissionDenied) => Self::unreached(
-                address,
-                "it takes no writes: it is a standby, or was set read-only",
-            ),
+            Some(io::ErrorKind::PermissionDenied) => Self::Lost(format!(
+                "{address} takes no writes: it is a standby, or was set read-only"
+            )),
             Some(io::ErrorKind::UnexpectedEof) => Self::unreached(address, "it hung up"),
             Some(_) => Self::unreached(address, &io.map(ToString::to_string).unwrap_or_default()),
             // The client's own words: of what it was asked to do, not of any row.

@@ -13,7 +13,6 @@
 //!   empty. Where many small transactions are recorded, planning takes longer than the work: there, statements that
 //!   have [one good plan](Tx::steady_query) are planned once as well, and the others are parsed each time.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,14 +22,11 @@ use tokio::time::timeout;
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
-use crate::ledger::postgres::address::DatabaseAddress;
 use crate::ledger::postgres::failure::Failure;
-use crate::ledger::postgres::hosts;
+use crate::ledger::postgres::hosts::Hosts;
 use crate::ledger::postgres::session::{Commit, Params, Session};
 use crate::ledger::postgres::settings::DatabaseSettings;
 
-/// The oldest version of PostgreSQL that is used.
-const OLDEST_VERSION: i32 = 140_000;
 /// What a statement may take longer than its own limit: the way there and back.
 const ON_THE_WAY: Duration = Duration::from_secs(2);
 
@@ -80,26 +76,25 @@ pub(crate) struct Pool {
     settings: DatabaseSettings,
     idle: Arc<Mutex<Vec<Session>>>,
     places: Arc<Semaphore>,
-    /// See [`Session`].
-    keeps_statements: Arc<AtomicBool>,
-    /// The latest timeline that was seen, of several hosts.
-    latest: Arc<AtomicU32>,
-    plans: Plans,
+    hosts: Hosts,
+    kind: Kind,
 }
 
-/// When statements are planned.
+/// What transactions are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Plans {
-    /// Whenever they run.
-    EachTime,
-    /// Once a connection, if they have one good plan.
-    Once,
+enum Kind {
+    /// Statements are planned whenever they run.
+    Usual,
+    /// They are small and alike: statements that have one good plan are planned once a connection.
+    Small,
+    /// Everything is read as of one moment, and nothing is written.
+    Reading,
 }
 
 /// A transaction that is under way. Dropped, its connection is closed.
 pub(crate) struct Tx {
     session: Session,
-    plans: Plans,
+    kind: Kind,
     /// How it begins, until it has begun.
     opening: Mutex<Option<Opening>>,
     last: Mutex<Vec<Last>>,
@@ -111,23 +106,24 @@ pub(crate) struct Tx {
 impl Pool {
     pub fn new(settings: DatabaseSettings) -> Self {
         let places = Arc::new(Semaphore::new(settings.connections));
-        let keeps_statements = Arc::new(AtomicBool::new(true));
-        let (idle, latest) = (Arc::default(), Arc::default());
-        let plans = Plans::EachTime;
-        Self { settings, idle, places, keeps_statements, latest, plans }
+        let limit = settings.statement_timeout + ON_THE_WAY;
+        let hosts = Hosts::new(settings.address.clone(), limit);
+        Self { settings, idle: Arc::default(), places, hosts, kind: Kind::Usual }
+    }
+
+    /// The same connections, for transactions that see one moment and write nothing.
+    pub fn for_reading(&self) -> Self {
+        Self { kind: Kind::Reading, ..self.clone() }
     }
 
     /// The same connections, for small transactions that are alike.
-    pub fn planning_once(&self) -> Self {
-        Self { plans: Plans::Once, ..self.clone() }
+    pub fn for_small(&self) -> Self {
+        Self { kind: Kind::Small, ..self.clone() }
     }
 
-    pub(super) fn address(&self) -> &DatabaseAddress {
-        &self.settings.address
-    }
-
-    pub(super) fn latest(&self) -> &AtomicU32 {
-        &self.latest
+    /// See [`Hosts::look_around`].
+    pub async fn look_around(&self) {
+        self.hosts.look_around().await;
     }
 
     /// Begins a transaction, on a connection that is idle or a new one.
@@ -136,21 +132,21 @@ impl Pool {
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| closed())?;
         let session = match self.idle() {
             Some(session) => session,
-            None => self.connect().await?,
+            None => self.hosts.connect().await?,
         };
         let limit = self.settings.statement_timeout;
         let (opening, last) = (Mutex::new(Some(self.opening())), Mutex::default());
         let (limit, idle) = (limit + ON_THE_WAY, Arc::clone(&self.idle));
-        Ok(Tx { session, plans: self.plans, opening, last, limit, idle, _place: place })
+        Ok(Tx { session, kind: self.kind, opening, last, limit, idle, _place: place })
     }
 
     /// The settings of a transaction.
     fn opening(&self) -> Opening {
         let limit = self.settings.statement_timeout;
         let lock_limit = limit * 9 / 10; // first: it says that others are in the way
-        let plans = match self.plans {
-            Plans::EachTime => "force_custom_plan",
-            Plans::Once => "force_generic_plan",
+        let plans = match self.kind {
+            Kind::Usual | Kind::Reading => "force_custom_plan",
+            Kind::Small => "force_generic_plan",
         };
         vec![
             ("statement_timeout", limit.as_millis().to_string()),
@@ -169,52 +165,13 @@ impl Pool {
 
     /// One that is idle, and of the latest primary.
     fn idle(&self) -> Option<Session> {
-        let latest = self.latest.load(Ordering::SeqCst);
         let mut idle = locked(&self.idle);
         while let Some(session) = idle.pop() {
-            if !session.client.is_closed() && session.timeline >= latest {
+            if !session.client.is_closed() && self.hosts.is_current(&session) {
                 return Some(session);
             }
         }
         None
-    }
-
-    async fn connect(&self) -> Result<Session, Failure> {
-        let address = &self.settings.address;
-        if address.config.get_hosts().len() > 1 {
-            return self.connect_to_best().await;
-        }
-        let limit = self.settings.statement_timeout + ON_THE_WAY;
-        let opened = timeout(limit, self.connect_to(address, false)).await;
-        opened.unwrap_or_else(|_| Err(Failure::unreached(address, "it does not answer")))
-    }
-
-    /// Connects to one host, and sees whether it is one that can be used.
-    pub(super) async fn connect_to(
-        &self,
-        host: &DatabaseAddress,
-        is_of_several: bool,
-    ) -> Result<Session, Failure> {
-        let mut session = Session::open(host, Arc::clone(&self.keeps_statements)).await?;
-        let sql = "SELECT current_setting('server_version_num')::int4, current_setting('fsync')";
-        let rows = session.client.query_typed(sql, &[]).await?;
-        let row = rows.first().ok_or_else(late)?;
-        let (version, fsync): (i32, String) = (row.try_get(0)?, row.try_get(1)?);
-        if version < OLDEST_VERSION {
-            return Err(Failure::Unavailable(format!(
-                "the database is PostgreSQL {}: it must be 14 or newer",
-                version / 10_000
-            )));
-        }
-        if fsync == "off" {
-            return Err(Failure::Unavailable(
-                "the database runs with fsync = off, and may lose what it has confirmed: set it to on".to_owned(),
-            ));
-        }
-        if is_of_several {
-            session.timeline = hosts::timeline(&session.client).await?;
-        }
-        Ok(session)
     }
 
     /// Closes what is idle, and opens nothing any more.
@@ -237,7 +194,7 @@ struct Last {
 impl Tx {
     /// The rows of a statement.
     pub async fn query(&self, sql: &str, params: &Params<'_>) -> Result<Vec<Row>, Failure> {
-        self.within(self.session.query(sql, params, self.plans == Plans::EachTime)).await
+        self.within(self.session.query(sql, params, self.kind != Kind::Small)).await
     }
 
     /// The rows of a statement that has one good plan: whatever the tables hold, and however many rows it is about.
@@ -252,7 +209,7 @@ impl Tx {
 
     /// How many rows a statement has changed.
     pub async fn execute(&self, sql: &str, params: &Params<'_>) -> Result<u64, Failure> {
-        self.within(self.session.execute(sql, params, self.plans == Plans::EachTime)).await
+        self.within(self.session.execute(sql, params, self.kind != Kind::Small)).await
     }
 
     /// The same of a statement that has one good plan.
@@ -334,7 +291,10 @@ impl Tx {
             let opening = locked(&self.opening).take();
             let answered = async {
                 let Some(opening) = opening else { return asked.await };
-                let begin = self.session.client.batch_execute("BEGIN");
+                let begin = self.session.client.batch_execute(match self.kind {
+                    Kind::Usual | Kind::Small => "BEGIN",
+                    Kind::Reading => "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY",
+                });
                 let (names, values): (Vec<&str>, Vec<String>) = opening.into_iter().unzip();
                 let params: [(&(dyn ToSql + Sync), Type); 2] =
                     [(&names, Type::TEXT_ARRAY), (&values, Type::TEXT_ARRAY)];

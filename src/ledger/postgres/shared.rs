@@ -197,7 +197,7 @@ impl Shared {
             process: rand::rng().random(),
             looking: tokio::sync::Mutex::default(),
             taking: tokio::sync::Mutex::default(),
-            recording: pool.planning_once(),
+            recording: pool.for_small(),
             pool,
             stamps,
             hashes,
