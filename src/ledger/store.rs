@@ -142,7 +142,10 @@ impl StoreWriter {
             Self::Shared(keeper) => {
                 let failed = |error| WriterFailure::new("starting", error);
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-                runtime.map_err(failed)?.block_on(keeper.run())
+                let runtime = runtime.map_err(failed)?;
+                let ended = runtime.block_on(keeper.run());
+                runtime.shutdown_background(); // what looks up a name may take its time
+                ended
             }
         }
     }

@@ -229,6 +229,7 @@ mod tests {
             refusals: Arc::new(Refusals::new(CancellationToken::new())),
             started_at: clock.now(),
             not_ok_at: std::sync::Mutex::default(),
+            seen: std::sync::Mutex::default(),
             clock,
         };
         let (tokens, sources) = (Current::new(Tokens::default()), Arc::new(sources));

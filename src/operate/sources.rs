@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::api::wire::instant;
 use super::configuration::{Configuration, ConfigurationStatus};
@@ -19,7 +20,7 @@ use super::whole;
 use crate::clock::Clock;
 use crate::current::Current;
 use crate::deliver::{self, Standing};
-use crate::ledger::{DestinationView, LedgerError, Operations};
+use crate::ledger::{DestinationView, LedgerError, Obstacle, Operations};
 use crate::membership::{DestinationName, Timestamp};
 use crate::receive::tls::Certificates;
 use crate::receive::{self, Readiness};
@@ -53,6 +54,20 @@ pub struct Sources {
     pub started_at: Timestamp,
     /// When the verdict on each destination was last other than `ok`.
     pub not_ok_at: Mutex<BTreeMap<DestinationName, Timestamp>>,
+    /// What the ledger held when it last answered.
+    pub seen: Mutex<Vec<DestinationView>>,
+}
+
+/// How long the ledger may take to answer whoever asks how it is.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
+/// What is said if it takes longer, until more is known.
+const SILENT: &str = "it does not answer";
+
+/// What the ledger holds.
+struct Seen {
+    views: Vec<DestinationView>,
+    /// As it was when the ledger last answered.
+    is_stale: bool,
 }
 
 impl Sources {
@@ -75,7 +90,11 @@ impl Sources {
 
     /// The status of this process and of every destination, as far as it knows: see [`Sources::whole`].
     pub async fn status(&self) -> Result<Status, LedgerError> {
-        let views = self.ledger.destinations().await?;
+        let Seen { views, is_stale } = self.see().await?;
+        let obstacle = match self.ledger.obstacle() {
+            None if is_stale => Some(Obstacle::Database(SILENT.to_owned())),
+            known => known,
+        };
         let (now, entries) = (self.clock.now(), self.entries.get());
         let refused = self.received.refused(now);
         let mut destinations = BTreeMap::new();
@@ -85,14 +104,13 @@ impl Sources {
         let disabled = entries.keys().filter(|name| !is_running(name)).map(|name| (name, None));
         for (name, standing) in running.chain(disabled) {
             let backlog = match standing {
-                Some(_) => self.ledger.outbox(name).backlog().await?,
-                None => Vec::new(), // a disabled destination has no courier
+                Some(_) if !is_stale => self.ledger.outbox(name).backlog().await?,
+                _ => Vec::new(), // a disabled destination has no courier
             };
             let held = standing.and_then(|standing| standing.borrow().held.clone());
             let (received, delivered) = (self.received.of(name), self.delivered.of(name));
             let of_this: Vec<_> =
                 refused.iter().filter(|of| of.destinations.contains(name)).cloned().collect();
-            let obstacle = self.ledger.obstacle();
             let facts = Facts {
                 name: name.as_str(),
                 now,
@@ -151,10 +169,33 @@ impl Sources {
     /// The status of the whole: of every replica that shares the ledger, as one.
     pub async fn whole(&self) -> Result<Status, LedgerError> {
         let status = self.status().await?;
-        Ok(match self.ledger.replicas().await? {
-            None => status,
-            Some(replicas) => whole::of(status, replicas),
-        })
+        if matches!(self.ledger.obstacle(), Some(Obstacle::Database(_))) {
+            return Ok(status); // nobody else is heard of
+        }
+        match timeout(ANSWERS_WITHIN, self.ledger.replicas()).await {
+            Ok(Ok(Some(replicas))) => Ok(whole::of(status, replicas)),
+            Ok(Ok(None) | Err(LedgerError::Unavailable(_))) | Err(_) => Ok(status),
+            Ok(Err(error)) => Err(error),
+        }
+    }
+
+    /// What the ledger holds. If it does not answer, what it held when it last did: whoever asks while it is away
+    /// learns that it is.
+    async fn see(&self) -> Result<Seen, LedgerError> {
+        let last = || self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(self.ledger.obstacle(), Some(Obstacle::Database(_))) {
+            return Ok(Seen { views: last().clone(), is_stale: true });
+        }
+        match timeout(ANSWERS_WITHIN, self.ledger.destinations()).await {
+            Ok(Ok(views)) => {
+                last().clone_from(&views);
+                Ok(Seen { views, is_stale: false })
+            }
+            Ok(Err(LedgerError::Unavailable(_))) | Err(_) => {
+                Ok(Seen { views: last().clone(), is_stale: true })
+            }
+            Ok(Err(error)) => Err(error),
+        }
     }
 }
 

@@ -43,6 +43,10 @@ pub(super) fn of(own: Status, replicas: Vec<ReplicaView>) -> Status {
         let said = replica.said.as_deref().and_then(|said| json::from_str(said).ok());
         others.extend(said.map(|said| (replica.name.clone(), said)));
     }
+    // Whoever was started before a destination was configured elsewhere must not advise to drop it.
+    status
+        .unconfigured
+        .retain(|of| !others.values().any(|theirs| theirs.destinations.contains_key(&of.name)));
     for (name, of) in &mut status.destinations {
         let owner = replicas.iter().find(|replica| replica.delivers.contains(name));
         let mut all: Vec<DestinationStatus> = Vec::new();

@@ -305,6 +305,7 @@ pub(super) fn sources(service: &Service) -> Sources {
         refusals: Arc::new(Refusals::new(service.stop_watching.clone())),
         started_at: service.clock.now(),
         not_ok_at: std::sync::Mutex::default(),
+        seen: std::sync::Mutex::default(),
         clock: Arc::clone(&service.clock),
     }
 }

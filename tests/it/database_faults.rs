@@ -1,7 +1,7 @@
 //! The database, and the ways to it, at their worst: what was answered is not lost, nothing overtakes, and replicas go on
 //! by themselves (P1 to P4). Run with the ledger in a database, see `postgresql`.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -9,6 +9,11 @@ use crate::fleet::{Fleet, REPLICAS};
 use crate::postgresql;
 use crate::standby::Pair;
 use crate::way::{Way, Weather};
+
+/// How soon operators are answered, at most; a probe of a busy machine is late sometimes.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
+/// The grace period of a stop, as it is by default.
+const GRACE: Duration = Duration::from_secs(8);
 
 /// Replicas with ways of their own to a new database.
 async fn with_ways(seed: u64) -> (Fleet, Vec<Way>) {
@@ -199,7 +204,29 @@ async fn a_standby_that_is_promoted_has_everything_and_the_old_primary_is_left_a
     fleet.ends_well().await;
 }
 
+async fn a_replica_whose_database_is_silent_says_so_to_operators_and_stops_in_time() {
+    let (mut fleet, mut ways) = with_ways(26).await;
+    let at = fleet.owner().await;
+    let (replica, way) = (fleet.gone(at), ways.remove(at));
+    way.becomes(Weather::Silent);
+    replica.until_unready().await;
+    let asked = Instant::now();
+    let status = replica.status().await;
+    let (_, metrics) = replica.metrics("text/plain").await;
+    assert!(asked.elapsed() < ANSWERS_WITHIN, "{:?}", asked.elapsed());
+    let concerns = status["destinations"]["production"]["concerns"].to_string();
+    assert!(concerns.contains("\"database\""), "{status}");
+    assert!(metrics.contains("cohortd_ledger_takes_writes 0"), "{metrics}");
+    let told = Instant::now();
+    let (ended, _) = replica.stop();
+    note!("ended {} ms after it was told to: {ended}", told.elapsed().as_millis());
+    assert!(told.elapsed() < GRACE + ANSWERS_WITHIN, "{:?}", told.elapsed());
+    fleet.more(30).await;
+    fleet.ends_well().await;
+}
+
 tests![
+    a_replica_whose_database_is_silent_says_so_to_operators_and_stops_in_time.workers(4),
     a_table_that_somebody_keeps_locked_is_said_and_waited_for.workers(4),
     a_standby_that_is_promoted_has_everything_and_the_old_primary_is_left_alone.workers(4),
     statements_that_fail_in_every_way_are_done_again_or_answered_503.workers(4),

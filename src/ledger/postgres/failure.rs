@@ -158,7 +158,9 @@ impl From<tokio_postgres::Error> for Failure {
             _ if *state == SqlState::UNDEFINED_DATABASE => {
                 Self::Unavailable(said("there is no such database: create it, or see ledger.url"))
             }
-            _ if *state == SqlState::INSUFFICIENT_PRIVILEGE => {
+            _ if *state == SqlState::INSUFFICIENT_PRIVILEGE
+                || *state == SqlState::INVALID_SCHEMA_NAME =>
+            {
                 Self::Unavailable(said(LACKS_RIGHTS))
             }
             _ if *state == SqlState::UNDEFINED_TABLE => Self::Unavailable(said(

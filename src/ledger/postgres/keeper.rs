@@ -75,7 +75,8 @@ impl Keeper {
         tasks.spawn(async move { presence::keep_saying(&of).await });
         let of = Arc::clone(&shared);
         tasks.spawn(async move { look_around(&of).await });
-        while let Some(ended) = tasks.join_next().await {
+        // Those that wait for a database that does not answer are not waited for.
+        while let Some(Some(ended)) = shared.closed.run_until_cancelled(tasks.join_next()).await {
             if let Err(panic) = ended {
                 shared.has_failed.store(true, Ordering::SeqCst);
                 return Err(WriterFailure::new("running", panic));
@@ -161,7 +162,10 @@ async fn look(shared: &Shared, follows_database: bool) {
         let names: Vec<(DestinationName, i32)> =
             shared.known().iter().map(|(name, of)| (name.clone(), of.no)).collect();
         for (name, no) in names {
-            let Some((paused, news)) = glance.of.get(&no) else { continue };
+            let Some((paused, news)) = glance.of.get(&no) else {
+                register_again(shared, &name).await;
+                continue;
+            };
             shared.is_paused(&name, *paused);
             if seen.insert(no, *news) != Some(*news) || is_time {
                 shared.wake(&name);
@@ -201,25 +205,41 @@ async fn glance(tx: &Tx) -> Result<Glance, Failure> {
     Ok(glance)
 }
 
-/// Replaces the configured destinations.
-pub(crate) async fn configure(
+/// Makes sure that there is a destination; its number, and since when it is paused.
+async fn register(
     shared: &Shared,
-    destinations: Vec<DestinationSettings>,
-) -> Result<(), Failure> {
-    let register = async |tx: &Tx,
-                          settings: &DestinationSettings|
-           -> Result<(i32, Option<i64>), Failure> {
-        let name = settings.name.as_str();
+    settings: &DestinationSettings,
+) -> Result<(i32, Option<i64>), Failure> {
+    let name = settings.name.as_str();
+    transact!(shared.pool, |tx, _attempt| async {
         let sql =
             "INSERT INTO destination (name, environment) VALUES ($1, $2) ON CONFLICT DO NOTHING";
         tx.execute(sql, &[(&name, Type::TEXT), (&settings.environment, Type::TEXT)]).await?;
         let sql = "SELECT no, paused_since FROM destination WHERE name = $1";
         let row = tx.first(sql, &[(&name, Type::TEXT)]).await?.ok_or_else(damaged)?;
         Ok((row.try_get(0)?, row.try_get(1)?))
-    };
+    })
+}
+
+/// A destination that this replica has configured was dropped by one that has not: it begins anew.
+async fn register_again(shared: &Shared, name: &DestinationName) {
+    let Ok((_, settings)) = shared.configured(name) else { return };
+    let Ok((no, _)) = register(shared, &settings).await else { return }; // the next look tries again
+    if let Some(of) = shared.known().get_mut(name)
+        && of.has_number(no, shared.settings.lease_ttl)
+    {
+        warn!(destination = %name, "another replica, which does not have it configured, has dropped this destination: it begins anew");
+    }
+}
+
+/// Replaces the configured destinations.
+pub(crate) async fn configure(
+    shared: &Shared,
+    destinations: Vec<DestinationSettings>,
+) -> Result<(), Failure> {
     let mut found = Vec::new();
     for settings in destinations {
-        let (no, paused) = transact!(shared.pool, |tx, _attempt| register(&tx, &settings))?;
+        let (no, paused) = register(shared, &settings).await?;
         let _ = shared.recordings.of(&settings.name); // zeros are shown too
         found.push((no, paused, settings));
     }
@@ -230,7 +250,8 @@ pub(crate) async fn configure(
             let ttl = shared.settings.lease_ttl;
             let new = || Known::new(*no, settings.clone(), *paused, ttl);
             let of = known.entry(settings.name.clone()).or_insert_with(new);
-            (of.no, of.settings, of.is_configured) = (*no, settings.clone(), true);
+            of.has_number(*no, ttl);
+            (of.settings, of.is_configured) = (settings.clone(), true);
         }
     }
     for (no, _, settings) in &found {
@@ -246,8 +267,10 @@ pub(crate) async fn configure(
     guarding::look(shared).await
 }
 
-/// Waits for the tasks to end, and says goodbye to the database.
+/// Waits for the tasks to end, and says goodbye to the database. Whether that is finished or cut off, nothing goes on
+/// after it.
 pub(crate) async fn stop(shared: &Shared) {
+    let _closed = shared.closed.clone().drop_guard();
     let ended: &Notify = &shared.is_stopped;
     let _ = timeout(LAST_WORDS, ended.notified()).await; // what is not committed by then was not answered either
     if let Ok(Ok(())) = timeout(LAST_WORDS, leases::hand_over(shared)).await {

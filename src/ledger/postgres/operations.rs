@@ -174,15 +174,12 @@ impl Operations for PostgresLedger {
     }
 
     async fn facts(&self) -> Result<Vec<Fact>, LedgerError> {
-        let sql = "SELECT coalesce(sum(pg_total_relation_size(name::regclass)), 0)::int8
-             FROM unnest(ARRAY['member', 'pending', 'audience', 'rejected', 'parked', 'change']) AS of(name)";
-        let row = transact!(self.shared.pool, |tx, _attempt| tx.first(sql, &[]))?;
-        let bytes: i64 = row.map_or(Ok(0), |row| row.try_get(0)).map_err(Failure::from)?;
-        Ok(vec![
-            Fact::Bytes(bytes.unsigned_abs()),
+        let mut facts = vec![
             Fact::CommitRows(self.shared.commit_rows.read()),
             Fact::SyncDuration(self.shared.commit_duration.read()),
-        ])
+        ];
+        facts.extend(views::bytes(&self.shared).await.map(Fact::Bytes));
+        Ok(facts)
     }
 
     async fn destinations(&self) -> Result<Vec<DestinationView>, LedgerError> {

@@ -52,6 +52,8 @@ pub(crate) struct Shared {
     obstacle: Mutex<Option<(String, Option<Instant>)>>,
     /// It is being closed: nothing new begins.
     pub closing: CancellationToken,
+    /// It is closed: nothing goes on.
+    pub closed: CancellationToken,
     /// Limits how often it is logged that events cannot be recorded.
     pub unrecorded: Mutex<Seldom>,
     /// A task has failed.
@@ -188,6 +190,20 @@ impl Known {
             late: Seldom::default(),
         }
     }
+
+    /// Its number in the database; whether that is another one than before, because it was dropped and begins anew.
+    pub fn has_number(&mut self, no: i32, ttl: Duration) -> bool {
+        let is_another = self.no != no;
+        if is_another {
+            self.no = no;
+            self.lease = Lease::new(ttl);
+            self.claims.clear();
+            self.reassertions.clear();
+            self.numbers.clear();
+            self.news.send_replace(());
+        }
+        is_another
+    }
 }
 
 impl Shared {
@@ -206,6 +222,7 @@ impl Shared {
             commit_duration: Histogram::of_durations(),
             obstacle: Mutex::default(),
             closing: CancellationToken::new(),
+            closed: CancellationToken::new(),
             unrecorded: Mutex::default(),
             has_failed: AtomicBool::new(false),
             is_stopped: Notify::new(),

@@ -1,11 +1,15 @@
 //! What people see of the tables.
 
+use std::time::Duration;
+
+use tokio::time::timeout;
 use tokio_postgres::types::{ToSql, Type};
 
 use crate::ledger::postgres::failure::Failure;
 use crate::ledger::postgres::places::Place;
-use crate::ledger::postgres::pool::Tx;
+use crate::ledger::postgres::pool::{Tx, transact};
 use crate::ledger::postgres::rows::{COLUMNS, Stored, damaged, text};
+use crate::ledger::postgres::shared::Shared;
 use crate::ledger::{
     AudienceView, DestinationView, MemberView, ParkedAfter, ParkedView, RejectedView, Standing,
 };
@@ -13,6 +17,20 @@ use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp};
 
 /// Bytes of rejected events in one page.
 const MOST_BYTES: usize = 4 << 20;
+/// How long the database may take to say how large the ledger is.
+const SIZE_WITHIN: Duration = Duration::from_secs(1);
+
+/// The size of the tables, in bytes; `None` while the database does not say.
+pub(crate) async fn bytes(shared: &Shared) -> Option<u64> {
+    if shared.obstacle().is_some() {
+        return None;
+    }
+    let sql = "SELECT coalesce(sum(pg_total_relation_size(name::regclass)), 0)::int8
+         FROM unnest(ARRAY['member', 'pending', 'audience', 'rejected', 'parked', 'change']) AS of(name)";
+    let asked = async { transact!(shared.pool, |tx, _attempt| tx.first(sql, &[])) };
+    let row = timeout(SIZE_WITHIN, asked).await.ok()?.ok()??;
+    row.try_get(0).ok().map(i64::unsigned_abs)
+}
 
 /// Every destination, with what its audiences add up to.
 pub(crate) async fn destinations(tx: &Tx) -> Result<Vec<DestinationView>, Failure> {

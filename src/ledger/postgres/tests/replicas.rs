@@ -395,3 +395,27 @@ async fn statements_go_with_their_text_where_they_are_forgotten() {
         assert_eq!(asked.expect("the database is there"), Some(2));
     }
 }
+
+#[tokio::test]
+async fn a_destination_that_another_replica_has_dropped_begins_anew() {
+    let database = of_all().database();
+    let only = Replica::start(&database, "only", LONG).await;
+    only.record(enter("a", &["ada"])).await;
+    let of_before = only.claim().await.expect("it owns the destination");
+    // As a replica does that does not have it configured.
+    database.run("DELETE FROM member; DELETE FROM pending; DELETE FROM destination").await;
+    let recorded = async {
+        let mut news = only.outbox().news();
+        loop {
+            let all = intake(&*only.ledger, &production(), enter("a", &["bob"]));
+            if only.ledger.record(all).await.is_ok() {
+                return;
+            }
+            news.changed().await.expect("it is open"); // it is told that it owns nothing any more
+        }
+    };
+    tokio::time::timeout(DEADLINE, recorded).await.expect("it is healed in time");
+    only.settle(of_before).await; // says nothing of anybody
+    let batch = until_claimed(&only).await;
+    assert_eq!((batch.members.len(), batch.members[0].context_key.as_str()), (1, "bob"));
+}
