@@ -299,8 +299,8 @@ impl Tx {
                 let params: [(&(dyn ToSql + Sync), Type); 2] =
                     [(&names, Type::TEXT_ARRAY), (&values, Type::TEXT_ARRAY)];
                 let set = self.session.execute(SET, &params, true);
-                let (begun, set, answer) = join3(begin, set, asked).await;
-                begun?;
+                let (opened, set, answer) = join3(begin, set, asked).await;
+                opened?;
                 set?;
                 answer
             };
