@@ -114,7 +114,7 @@ pub(crate) async fn look(shared: &Shared) -> Result<(), Failure> {
             return Ok(held);
         }
         for (name, no) in &names {
-            let mut places = Place::all(tx, name, *no).await?;
+            let mut places = Place::held(tx, name, *no).await?;
             places.sort_by(|a, b| a.route.audience.cmp(&b.route.audience));
             let of = places.iter().filter_map(|place| {
                 let is_discarding = place

@@ -54,7 +54,35 @@ impl Place {
         name: &DestinationName,
         destination_no: i32,
     ) -> Result<Vec<Self>, Failure> {
-        let rows = tx.query(SELECT, &[(&destination_no, Type::INT4)]).await?;
+        Self::that(tx, name, destination_no, "true").await
+    }
+
+    /// Those in which something is done to every member.
+    pub async fn walked(
+        tx: &Tx,
+        name: &DestinationName,
+        destination_no: i32,
+    ) -> Result<Vec<Self>, Failure> {
+        Self::that(tx, name, destination_no, "a.walk IS NOT NULL").await
+    }
+
+    /// Those that are held.
+    pub async fn held(
+        tx: &Tx,
+        name: &DestinationName,
+        destination_no: i32,
+    ) -> Result<Vec<Self>, Failure> {
+        Self::that(tx, name, destination_no, "a.is_held").await
+    }
+
+    async fn that(
+        tx: &Tx,
+        name: &DestinationName,
+        destination_no: i32,
+        condition: &str,
+    ) -> Result<Vec<Self>, Failure> {
+        let sql = format!("{SELECT} AND {condition}");
+        let rows = tx.query(&sql, &[(&destination_no, Type::INT4)]).await?;
         rows.iter().map(|row| Self::of(name, row)).collect()
     }
 

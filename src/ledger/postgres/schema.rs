@@ -80,6 +80,8 @@ CREATE TABLE audience (
     walk_expected int8
 );
 CREATE UNIQUE INDEX audience_by_id ON audience (destination_no, audience_id) WHERE NOT is_erased;
+CREATE INDEX audience_that_is_walked ON audience (destination_no) WHERE walk IS NOT NULL;
+CREATE INDEX audience_that_is_held ON audience (destination_no) WHERE is_held;
 CREATE TABLE member (
     event_at int8 NOT NULL,
     version int8 NOT NULL,

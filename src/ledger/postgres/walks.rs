@@ -65,9 +65,9 @@ pub(crate) async fn step(
     token: i64,
 ) -> Result<bool, Failure> {
     let (no, settings) = shared.destination(name)?;
-    let places = transact!(shared.pool, |tx, _attempt| Place::all(&tx, name, no))?;
+    let places = transact!(shared.pool, |tx, _attempt| Place::walked(&tx, name, no))?;
     let mut has_moved = false;
-    for place in places.into_iter().filter(|place| place.walk.is_some()) {
+    for place in places {
         let step = async |tx: &Tx, attempt: u32| -> Result<_, Failure> {
             Lock::at(attempt).hold(tx, no).await?;
             holds(tx, no, token).await?;

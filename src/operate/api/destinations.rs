@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::extract::State;
 use http::StatusCode;
+use serde_json::Value;
 
 use super::part::{Part, part};
 use super::wire::{
@@ -13,8 +14,8 @@ use super::wire::{
     MemberQuery, Nothing, Resync, instant,
 };
 use super::{Api, Asked, Change, Destination, Last, MOST, Problem, audience_id, audit, limit};
-use crate::json::Json;
-use crate::ledger::{AudienceView, LedgerError, MemberView};
+use crate::json::{self, Json};
+use crate::ledger::{AudienceView, LedgerError, MemberView, ReplicaView};
 use crate::membership::{AudienceId, AudienceKey, DestinationName, UserId};
 
 type Answer<T> = Result<Json<T>, Problem>;
@@ -183,6 +184,19 @@ pub(super) async fn forget(
     Ok(Json(Done::of(known.len() as u64)))
 }
 
+/// A replica that was silent for longer may be gone.
+const HEARD_WITHIN: Duration = Duration::from_secs(15);
+
+/// Another replica that has a destination configured, if one does: it goes by what each says of itself.
+fn configured_at<'a>(replicas: &'a [ReplicaView], name: &DestinationName) -> Option<&'a str> {
+    let mut others = replicas.iter().filter(|of| !of.is_here && of.silent_for < HEARD_WITHIN);
+    let has_it = |of: &&ReplicaView| {
+        let said: Option<Value> = of.said.as_deref().and_then(|said| json::from_str(said).ok());
+        said.is_some_and(|said| said["destinations"].get(name.as_str()).is_some())
+    };
+    others.find(has_it).map(|of| of.name.as_str())
+}
+
 /// Forgets an audience or a whole destination
 #[utoipa::path(
     post,
@@ -192,7 +206,8 @@ pub(super) async fn forget(
     responses(
         (status = 200, description = "How many audiences or destinations are affected", body = Done),
         (status = 409, description = "The destination is not configured, so its members cannot be \
-                                      retracted; or a snapshot is being applied"),
+                                      retracted; or another replica has it configured; or a snapshot \
+                                      is being applied"),
     )
 )]
 pub(super) async fn drop_rows(
@@ -213,6 +228,16 @@ pub(super) async fn drop_rows(
         audit!(name, "retraction and drop started", audience = shown);
         count
     } else {
+        if api.configured(&name).is_err()
+            && let Some(replicas) = api.ledger.replicas().await?
+            && let Some(replica) = configured_at(&replicas, &name)
+        {
+            let detail = format!(
+                "the replica {replica} has this destination configured and uses it: give all replicas the same \
+                 configuration first"
+            );
+            return Err(Problem::new(StatusCode::CONFLICT, detail));
+        }
         let count = api.ledger.erase(&name, audience.as_ref()).await?;
         audit!(name, "rows dropped", audience = shown);
         count
@@ -290,5 +315,37 @@ async fn retract_stale(
     match only {
         Some(only) if !found => Err(LedgerError::UnknownAudience(only.clone()).into()),
         _ => Ok(done),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::membership::Timestamp;
+
+    #[test]
+    fn a_destination_is_configured_at_another_replica_that_says_so_and_is_heard_of() {
+        let name = DestinationName::new("eu").expect("it is good");
+        for (is_here, silent_s, said, expected) in [
+            (false, 1, r#"{"destinations": {"eu": {"state": "ok"}}}"#, true),
+            (false, 14, r#"{"destinations": {"us": {}, "eu": {}}}"#, true),
+            (false, 16, r#"{"destinations": {"eu": {}}}"#, false),
+            (true, 0, r#"{"destinations": {"eu": {}}}"#, false),
+            (false, 1, r#"{"destinations": {"us": {}}}"#, false),
+            (false, 1, "{}", false),
+        ] {
+            let replica = ReplicaView {
+                name: "other".to_owned(),
+                is_here,
+                version: "1".to_owned(),
+                configuration: "c".to_owned(),
+                started_at: Timestamp(0),
+                silent_for: Duration::from_secs(silent_s),
+                delivers: Vec::new(),
+                said: Some(said.to_owned()),
+            };
+            let all = [replica];
+            assert_eq!(configured_at(&all, &name).is_some(), expected, "{said} after {silent_s} s");
+        }
     }
 }
