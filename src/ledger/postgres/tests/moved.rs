@@ -136,8 +136,23 @@ async fn copied(from: &CopyEnd, to: &CopyEnd, most: usize) -> Result<Copied, Cop
     copy(from, to, see).await
 }
 
+/// The same, once whoever was killed is gone: what it had sent to the database may arrive later.
+async fn copied_in_the_end(from: &CopyEnd, to: &CopyEnd, most: usize) -> Result<Copied, CopyError> {
+    let deadline = tokio::time::Instant::now() + DEADLINE;
+    loop {
+        match copied(from, to, most).await {
+            Err(CopyError::Database(why))
+                if why.contains("a replica uses") && tokio::time::Instant::now() < deadline =>
+            {
+                tokio::time::sleep(Duration::from_millis(100)).await; // it is forgotten after a while
+            }
+            done => return done,
+        }
+    }
+}
+
 async fn whole(from: &CopyEnd, to: &CopyEnd) -> Copied {
-    copied(from, to, usize::MAX).await.expect("nobody has either")
+    copied_in_the_end(from, to, usize::MAX).await.expect("nobody has either")
 }
 
 impl<const IN_A_DATABASE: bool> Moving<IN_A_DATABASE> {
@@ -151,7 +166,7 @@ impl<const IN_A_DATABASE: bool> Moving<IN_A_DATABASE> {
         let (from, to) = (left.end(), other.end());
         self.moves += 1;
         let most = [usize::MAX, 4, 11, 16][self.moves % 4];
-        match copied(&from, &to, most).await {
+        match copied_in_the_end(&from, &to, most).await {
             Err(CopyError::Stopped) => _ = whole(&from, &to).await,
             copied => _ = copied.expect("nobody has either"),
         }
