@@ -60,8 +60,6 @@ pub struct Sources {
 
 /// How long the ledger may take to answer whoever asks how it is.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
-/// What is said if it takes longer, until more is known.
-const SILENT: &str = "it does not answer";
 
 /// What the ledger holds.
 struct Seen {
@@ -91,10 +89,7 @@ impl Sources {
     /// The status of this process and of every destination, as far as it knows: see [`Sources::whole`].
     pub async fn status(&self) -> Result<Status, LedgerError> {
         let Seen { views, is_stale } = self.see().await?;
-        let obstacle = match self.ledger.obstacle() {
-            None if is_stale => Some(Obstacle::Database(SILENT.to_owned())),
-            known => known,
-        };
+        let obstacle = self.ledger.obstacle();
         let (now, entries) = (self.clock.now(), self.entries.get());
         let refused = self.received.refused(now);
         let mut destinations = BTreeMap::new();
@@ -183,19 +178,19 @@ impl Sources {
     /// learns that it is.
     async fn see(&self) -> Result<Seen, LedgerError> {
         let last = || self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if matches!(self.ledger.obstacle(), Some(Obstacle::Database(_))) {
-            return Ok(Seen { views: last().clone(), is_stale: true });
-        }
-        match timeout(ANSWERS_WITHIN, self.ledger.destinations()).await {
-            Ok(Ok(views)) => {
-                last().clone_from(&views);
-                Ok(Seen { views, is_stale: false })
+        let mut asked = self.ledger.destinations();
+        while !matches!(self.ledger.obstacle(), Some(Obstacle::Database(_))) {
+            match timeout(ANSWERS_WITHIN, &mut asked).await {
+                Ok(Ok(views)) => {
+                    last().clone_from(&views);
+                    return Ok(Seen { views, is_stale: false });
+                }
+                Ok(Err(LedgerError::Unavailable(_))) => break,
+                Ok(Err(error)) => return Err(error),
+                Err(_) => {} // it is slow, or about to be known as away
             }
-            Ok(Err(LedgerError::Unavailable(_))) | Err(_) => {
-                Ok(Seen { views: last().clone(), is_stale: true })
-            }
-            Ok(Err(error)) => Err(error),
         }
+        Ok(Seen { views: last().clone(), is_stale: true })
     }
 }
 
