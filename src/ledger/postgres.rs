@@ -18,6 +18,7 @@ mod copying;
 mod exporting;
 mod failure;
 mod guarding;
+mod guesses;
 mod hosts;
 mod intake;
 mod keeper;

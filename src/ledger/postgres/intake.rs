@@ -102,8 +102,10 @@ struct Group<'a> {
     name: DestinationName,
     settings: DestinationSettings,
     places: HashMap<AudienceId, Place>,
-    members: Members,
     /// Who was read at the beginning; others are of audiences that are new, and not there.
+    members: Members,
+    /// Nobody was read: they are likely to be new, as in a backfill.
+    is_guessed: bool,
     changes: Changes,
     /// When a message came first, and when it counts.
     messages: HashMap<MessageHash, (Timestamp, Timestamp)>,
@@ -135,8 +137,9 @@ impl<'a> Group<'a> {
         let deltas = || intakes.iter().flat_map(|intake| &intake.deltas);
         let ids: HashSet<&AudienceId> = deltas().map(|delta| &delta.audience).collect();
         let ids: Vec<&AudienceId> = ids.into_iter().collect();
+        let is_guessed = lock == Lock::Shared && shared.newcomers.is_likely(no);
         // Most audiences are what they were: their members are asked for at once.
-        let likely = shared.numbers(&name, &ids);
+        let likely = if is_guessed { HashMap::new() } else { shared.numbers(&name, &ids) };
         let mut members = Members::default();
         let (places, messages, has_tombstones, ()) = try_join!(
             biased;
@@ -162,6 +165,7 @@ impl<'a> Group<'a> {
             settings,
             places,
             members,
+            is_guessed,
             changes: Changes::default(),
             messages,
             new_messages: Messages::new(),
@@ -173,10 +177,16 @@ impl<'a> Group<'a> {
         if lock == Lock::Shared && deltas().any(|delta| group.needs_others_away(delta)) {
             return Err(Failure::Again("an audience is new".to_owned()));
         }
+        if is_guessed {
+            return Ok(group);
+        }
         let numbers: HashMap<AudienceId, i32> =
             group.places.iter().map(|(id, place)| (id.clone(), place.no)).collect();
         if numbers != likely {
             group.members.load(tx, keys(intakes, &numbers)).await?;
+        }
+        if !numbers.is_empty() {
+            shared.newcomers.note(no, group.members.are_new(), false);
         }
         Ok(group)
     }
@@ -379,7 +389,12 @@ impl<'a> Group<'a> {
     async fn end(mut self) -> Result<Counted, Failure> {
         let flips = std::mem::take(&mut self.flips);
         let (shared, tx, limits) = (self.shared, self.tx, self.settings.guard);
-        try_join!(biased; self.flush(), guarding::count(shared, tx, &flips, &limits))?;
+        let (no, is_guessed) = (self.no, self.is_guessed);
+        let done = try_join!(biased; self.flush(), guarding::count(shared, tx, &flips, &limits));
+        if is_guessed && matches!(done, Ok(_) | Err(Failure::Again(_))) {
+            shared.newcomers.note(no, done.is_ok(), true);
+        }
+        done?;
         let audiences = self.places.into_iter().map(|(id, place)| (place.no, id)).collect();
         Ok(Counted { destination: self.name, tally: self.tally, changes: self.changes, audiences })
     }

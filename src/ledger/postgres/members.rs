@@ -89,9 +89,19 @@ impl Members {
         });
     }
 
-    /// This one is in no table: its audience is new.
+    /// This one is in no table, unless it was read: its audience is new, or that is guessed.
     pub fn is_new(&mut self, key: MemberKey) {
         self.slots.entry(key).or_insert(Slot { stored: None, now: None });
+    }
+
+    /// Whether nobody of them is in the table.
+    pub fn are_new(&self) -> bool {
+        self.slots.values().all(|slot| slot.stored.is_none())
+    }
+
+    /// Whether each of them is there, or comes.
+    pub fn are_there(&self) -> bool {
+        self.slots.values().all(|slot| slot.now.is_some())
     }
 
     /// A member that was read.

@@ -16,6 +16,7 @@ use crate::counting::{Histogram, PerDestination};
 use crate::ledger::hashes::HashKey;
 use crate::ledger::lease::{self, Lease};
 use crate::ledger::postgres::failure::Failure;
+use crate::ledger::postgres::guesses::Guesses;
 use crate::ledger::postgres::members::{Changes, MemberKey};
 use crate::ledger::postgres::pool::Pool;
 use crate::ledger::postgres::settings::SharedSettings;
@@ -25,7 +26,6 @@ use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp};
 
 /// How long after events could not be recorded it is doubted that they can be.
 const DOUBTED_FOR: Duration = Duration::from_secs(5);
-
 /// How often couriers are told of what is being recorded, at most.
 const TELL_EVERY: Duration = Duration::from_millis(50);
 
@@ -45,6 +45,8 @@ pub(crate) struct Shared {
     pub recording: Pool,
     pub stamps: Stamps,
     pub hashes: HashKey,
+    /// Nobody who arrives is known.
+    pub newcomers: Guesses,
     pub recordings: PerDestination<Recordings>,
     pub commit_rows: Histogram,
     pub commit_duration: Histogram,
@@ -217,6 +219,7 @@ impl Shared {
             pool,
             stamps,
             hashes,
+            newcomers: Guesses::default(),
             recordings: PerDestination::default(),
             commit_rows: Histogram::of_sizes(),
             commit_duration: Histogram::of_durations(),

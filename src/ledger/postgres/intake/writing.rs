@@ -13,6 +13,10 @@ use crate::membership::Timestamp;
 impl Group<'_> {
     /// Writes what has come so far.
     pub async fn flush(&mut self) -> Result<(), Failure> {
+        // Whoever is left as they are may be there all the same; of the others, the insert tells.
+        if self.is_guessed && !self.members.are_there() {
+            return Err(Failure::overtaken());
+        }
         let changed = self.members.take_changed();
         let messages = std::mem::take(&mut self.new_messages);
         let rejected = std::mem::take(&mut self.rejected);
