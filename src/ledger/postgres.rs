@@ -14,6 +14,7 @@
 mod address;
 mod calls;
 mod changes;
+mod claims;
 mod copying;
 mod exporting;
 mod failure;

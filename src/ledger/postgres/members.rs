@@ -109,6 +109,20 @@ impl Members {
         self.slots.get(key)?.now.as_ref()
     }
 
+    /// Whether this is how a member was read.
+    pub fn holds(&self, row: &Stored) -> bool {
+        let key = (row.audience_no, row.context_key.clone());
+        self.stored(&key).as_ref() == Some(row)
+    }
+
+    /// A member as it is in the table, once what was written is committed.
+    pub fn stored(&self, (audience_no, context_key): &MemberKey) -> Option<Stored> {
+        let slot = self.slots.get(&(*audience_no, context_key.clone()))?;
+        let (member, revision) = slot.stored.clone()?;
+        let (audience_no, context_key) = (*audience_no, context_key.clone());
+        Some(Stored { audience_no, context_key, member, revision })
+    }
+
     /// Makes a member what the rules decided.
     pub fn put(&mut self, key: &MemberKey, next: Next) {
         let Some(slot) = self.slots.get_mut(key) else { return };

@@ -19,8 +19,8 @@ use crate::ledger::postgres::calls;
 use crate::ledger::postgres::failure::Failure;
 use crate::ledger::postgres::members::Changes;
 use crate::ledger::postgres::pool::{Tx, transact};
-use crate::ledger::postgres::rows::{damaged, text};
-use crate::ledger::postgres::shared::{Claimed, Handle};
+use crate::ledger::postgres::rows::{Stored, damaged, text};
+use crate::ledger::postgres::shared::Handle;
 use crate::ledger::{Backlog, Batch, Claim, LedgerError, Outbox, Report};
 use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp};
 
@@ -42,6 +42,8 @@ pub(crate) struct SharedOutbox {
 struct Made {
     batch: Batch,
     place: i32,
+    /// The members of the batch.
+    rows: Vec<Stored>,
     call: i64,
     changes: Changes,
 }
@@ -55,8 +57,8 @@ impl SharedOutbox {
     fn claimed(&self) -> HashMap<i32, i64> {
         let mut claimed = HashMap::new();
         if let Some(of) = self.shared.known().get(&self.name) {
-            for (_, _, Claimed { audience_no, .. }) in of.claims.all() {
-                *claimed.entry(audience_no).or_default() += 1;
+            for (_, one) in of.claims.all() {
+                *claimed.entry(one.row.audience_no).or_default() += 1;
             }
         }
         claimed
@@ -66,7 +68,9 @@ impl SharedOutbox {
     fn claimed_of(&self, audience: &AudienceId) -> HashSet<ContextKey> {
         let known = self.shared.known();
         let all = known.get(&self.name).into_iter().flat_map(|of| of.claims.all());
-        all.filter(|(id, ..)| *id == audience).map(|(_, key, _)| key.clone()).collect()
+        all.filter(|(id, _)| *id == audience)
+            .map(|(_, claimed)| claimed.row.context_key.clone())
+            .collect()
     }
 
     /// Notes whether a claim may be in the database of which nobody here knows; whether there was one before.
@@ -155,8 +159,8 @@ impl SharedOutbox {
                 let known = self.shared.known();
                 let all = known.get(&self.name).into_iter().flat_map(|of| of.claims.all());
                 let others = all
-                    .filter(|(id, _, claimed)| **id == of.audience && claimed.audience_no != *no);
-                others.map(|(_, key, _)| key.as_str().as_bytes().to_vec()).collect()
+                    .filter(|(id, claimed)| **id == of.audience && claimed.row.audience_no != *no);
+                others.map(|(_, claimed)| claimed.row.context_key.as_str().into()).collect()
             };
             if keys.is_empty() {
                 continue;
@@ -209,14 +213,13 @@ impl Outbox for SharedOutbox {
             made => made?,
         };
         self.doubt(false);
-        let Some(Made { batch, place, call, changes }) = made else { return Ok(None) };
+        let Some(Made { batch, place, rows, call, changes }) = made else { return Ok(None) };
         let audience = batch.route.audience.clone();
-        let keys = batch.members.iter().map(|of| of.context_key.clone()).collect();
         {
             let mut known = self.shared.known();
             let of = known.get_mut(&self.name).filter(|of| of.lease.token() == Some(token));
             let Some(of) = of else { return Ok(None) }; // the next owner has found the claim
-            of.claims.add(&audience, keys, Claimed { audience_no: place, call, token });
+            of.claims.add(&audience, rows, call, token);
         }
         self.shared.count(&self.name, &changes, &HashMap::from([(place, audience)]));
         Ok(Some(batch))

@@ -20,7 +20,7 @@ pub(crate) const COLUMNS: &str = "m.audience_no, m.context_key, m.event_at, m.ve
      m.parked_at, m.refused_with, m.flags, m.revision, m.key_rule, m.person";
 
 /// A row: its key, the member, and how often it was written.
-#[derive(Clone)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stored {
     pub audience_no: i32,
     pub context_key: ContextKey,

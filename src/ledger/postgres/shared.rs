@@ -15,6 +15,7 @@ use crate::clock::{Seldom, since_boot};
 use crate::counting::{Histogram, PerDestination};
 use crate::ledger::hashes::HashKey;
 use crate::ledger::lease::{self, Lease};
+use crate::ledger::postgres::claims::Claims;
 use crate::ledger::postgres::failure::Failure;
 use crate::ledger::postgres::guesses::Guesses;
 use crate::ledger::postgres::members::{Changes, MemberKey};
@@ -22,7 +23,7 @@ use crate::ledger::postgres::pool::Pool;
 use crate::ledger::postgres::settings::SharedSettings;
 use crate::ledger::postgres::stamps::Stamps;
 use crate::ledger::{DestinationSettings, HeldAudience, LedgerError, Recordings, Turnover};
-use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp};
+use crate::membership::{AudienceId, DestinationName, Timestamp};
 
 /// How long after events could not be recorded it is doubted that they can be.
 const DOUBTED_FOR: Duration = Duration::from_secs(5);
@@ -47,6 +48,8 @@ pub(crate) struct Shared {
     pub hashes: HashKey,
     /// Nobody who arrives is known.
     pub newcomers: Guesses,
+    /// Whoever was in a call is what they were when it was made.
+    pub untouched: Guesses,
     pub recordings: PerDestination<Recordings>,
     pub commit_rows: Histogram,
     pub commit_duration: Histogram,
@@ -92,84 +95,6 @@ pub(crate) struct Known {
     pub is_claim_in_doubt: bool,
     /// Limits how often it is logged that calls came back too late; counts their members in between.
     pub late: Seldom,
-}
-
-/// Who is in which call.
-#[derive(Debug, Default)]
-pub(crate) struct Claims {
-    members: HashMap<(AudienceId, ContextKey), Claimed>,
-    /// How many members of a call have not been reported.
-    calls: HashMap<i64, usize>,
-}
-
-/// A member in a call.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Claimed {
-    pub audience_no: i32,
-    pub call: i64,
-    /// Of the reign in which it was claimed.
-    pub token: i64,
-}
-
-impl Claims {
-    /// These are in a call.
-    pub fn add(&mut self, audience: &AudienceId, keys: Vec<ContextKey>, claimed: Claimed) {
-        *self.calls.entry(claimed.call).or_default() += keys.len();
-        for key in keys {
-            self.members.insert((audience.clone(), key), claimed);
-        }
-    }
-
-    /// A member is reported that was claimed under this token.
-    pub fn remove(&mut self, audience: &AudienceId, key: &ContextKey, token: i64) {
-        if self.of(audience, key).is_none_or(|claimed| claimed.token != token) {
-            return; // it is in a call of another reign
-        }
-        let Some(Claimed { call, .. }) = self.members.remove(&(audience.clone(), key.clone()))
-        else {
-            return;
-        };
-        if let Some(left) = self.calls.get_mut(&call) {
-            *left = left.saturating_sub(1);
-        }
-        self.calls.retain(|_, left| *left > 0);
-    }
-
-    /// In which call a member is.
-    pub fn of(&self, audience: &AudienceId, key: &ContextKey) -> Option<Claimed> {
-        self.members.get(&(audience.clone(), key.clone())).copied()
-    }
-
-    /// The calls that are over once these members are reported.
-    pub fn over_with<'a>(
-        &self,
-        audience: &AudienceId,
-        keys: impl Iterator<Item = &'a ContextKey>,
-    ) -> Vec<i64> {
-        let mut left = self.calls.clone();
-        for claimed in keys.filter_map(|key| self.of(audience, key)) {
-            left.entry(claimed.call).and_modify(|left| *left = left.saturating_sub(1));
-        }
-        left.into_iter().filter(|(_, left)| *left == 0).map(|(call, _)| call).collect()
-    }
-
-    pub fn contains(&self, audience: &AudienceId, key: &ContextKey) -> bool {
-        self.members.contains_key(&(audience.clone(), key.clone()))
-    }
-
-    /// Everybody in a call.
-    pub fn all(&self) -> impl Iterator<Item = (&AudienceId, &ContextKey, Claimed)> {
-        self.members.iter().map(|((audience, key), claimed)| (audience, key, *claimed))
-    }
-
-    /// The calls that are out.
-    pub fn calls(&self) -> Vec<i64> {
-        self.calls.keys().copied().collect()
-    }
-
-    pub fn clear(&mut self) {
-        *self = Self::default();
-    }
 }
 
 impl Known {
@@ -220,6 +145,7 @@ impl Shared {
             stamps,
             hashes,
             newcomers: Guesses::default(),
+            untouched: Guesses::default(),
             recordings: PerDestination::default(),
             commit_rows: Histogram::of_sizes(),
             commit_duration: Histogram::of_durations(),

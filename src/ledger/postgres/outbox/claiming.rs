@@ -13,9 +13,25 @@ use crate::ledger::postgres::members::{Changes, Members};
 use crate::ledger::postgres::outbox::{Made, PAGE, SharedOutbox};
 use crate::ledger::postgres::places::Place;
 use crate::ledger::postgres::pool::Tx;
-use crate::ledger::postgres::rows::{damaged, text};
+use crate::ledger::postgres::rows::{Stored, damaged, text};
 use crate::ledger::{Batch, Claim, ClaimedMember, DestinationSettings, Room};
 use crate::membership::{AudienceId, ContextKey};
+
+/// Members of one audience, to be told.
+struct Claimed {
+    place: Place,
+    members: Vec<ClaimedMember>,
+    /// Their rows, once what was written is committed.
+    rows: Vec<Stored>,
+    changes: Changes,
+}
+
+impl Claimed {
+    fn of(place: Place, members: Vec<ClaimedMember>, read: &Members, changes: Changes) -> Self {
+        let rows = members.iter().filter_map(|of| read.stored(&(place.no, of.context_key.clone())));
+        Self { rows: rows.collect(), place, members, changes }
+    }
+}
 
 impl SharedOutbox {
     pub(super) async fn make(
@@ -39,7 +55,7 @@ impl SharedOutbox {
             }
             Claim::Told { after } => self.told(tx, (no, &settings), after.as_ref()).await?,
         };
-        let Some((place, members, changes)) = claimed else { return Ok(None) };
+        let Some(Claimed { place, members, rows, changes }) = claimed else { return Ok(None) };
         changes::write_any(&self.shared, tx, no, &changes).await?;
         let keys: Vec<&[u8]> =
             members.iter().map(|of| of.context_key.as_str().as_bytes()).collect();
@@ -58,7 +74,7 @@ impl SharedOutbox {
         let call: i64 = row.try_get(0)?;
         drop(keys);
         let (place, route) = (place.no, place.route);
-        Ok(Some(Made { batch: Batch { route, members, token }, place, call, changes }))
+        Ok(Some(Made { batch: Batch { route, members, token }, place, rows, call, changes }))
     }
 
     /// A claim whose commit was not confirmed may be there: nobody made its call, and nobody will report it.
@@ -82,7 +98,7 @@ impl SharedOutbox {
         no: i32,
         audience: &AudienceId,
         room: Room,
-    ) -> Result<Option<(Place, Vec<ClaimedMember>, Changes)>, Failure> {
+    ) -> Result<Option<Claimed>, Failure> {
         let Some(place) = Place::one(tx, &self.name, no, audience).await? else { return Ok(None) };
         let mut picking = Picking::new(room, &place.route);
         // Taken before anything is read: whoever is settled meanwhile may still be read as one who waits.
@@ -94,6 +110,7 @@ impl SharedOutbox {
         let sql = "SELECT since, context_key FROM pending
              WHERE audience_no = $1 AND (since, context_key) > ($2, $3) AND (passes_guard OR NOT $5)
              ORDER BY since, context_key LIMIT $4";
+        let mut read = Members::default();
         loop {
             let params: [(&(dyn ToSql + Sync), Type); 5] = [
                 (&place.no, Type::INT4),
@@ -113,9 +130,8 @@ impl SharedOutbox {
                     keys.push((place.no, key));
                 }
             }
-            let mut members = Members::default();
-            members.load(tx, keys.iter().cloned().collect()).await?;
-            let waiting = keys.iter().filter_map(|key| Some((&key.1, members.get(key)?)));
+            read.load(tx, keys.iter().cloned().collect()).await?;
+            let waiting = keys.iter().filter_map(|key| Some((&key.1, read.get(key)?)));
             let mut waiting = waiting.filter(|(_, member)| member.pending_since.is_some());
             let is_full = waiting.any(|(key, of)| picking.offer(key, of) == Picked::Enough);
             if is_full || is_last {
@@ -123,7 +139,7 @@ impl SharedOutbox {
             }
         }
         let members = picking.taken();
-        Ok((!members.is_empty()).then(|| (place, members, Changes::default())))
+        Ok((!members.is_empty()).then(|| Claimed::of(place, members, &read, Changes::default())))
     }
 
     async fn again(
@@ -132,7 +148,7 @@ impl SharedOutbox {
         (no, settings): (i32, &DestinationSettings),
         audience: &AudienceId,
         context_key: &ContextKey,
-    ) -> Result<Option<(Place, Vec<ClaimedMember>, Changes)>, Failure> {
+    ) -> Result<Option<Claimed>, Failure> {
         if self.is_claimed(audience, context_key) {
             return Ok(None);
         }
@@ -152,7 +168,7 @@ impl SharedOutbox {
         };
         let (membership, version) = (after.membership, after.version);
         let claimed = ClaimedMember { context_key: context_key.clone(), membership, version };
-        Ok(Some((place, vec![claimed], changes)))
+        Ok(Some(Claimed::of(place, vec![claimed], &members, changes)))
     }
 
     async fn told(
@@ -160,7 +176,7 @@ impl SharedOutbox {
         tx: &Tx,
         of: (i32, &DestinationSettings),
         after: Option<&(AudienceId, ContextKey)>,
-    ) -> Result<Option<(Place, Vec<ClaimedMember>, Changes)>, Failure> {
+    ) -> Result<Option<Claimed>, Failure> {
         let sql = "SELECT a.audience_id, m.context_key FROM audience a
              CROSS JOIN LATERAL (SELECT context_key FROM member
                  WHERE audience_no = a.no AND (a.audience_id, context_key) > ($2, $3)

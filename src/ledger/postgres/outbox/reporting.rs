@@ -12,6 +12,7 @@ use crate::ledger::postgres::members::{Changes, MemberKey, Members};
 use crate::ledger::postgres::outbox::SharedOutbox;
 use crate::ledger::postgres::places::Place;
 use crate::ledger::postgres::pool::Tx;
+use crate::ledger::postgres::rows::Stored;
 use crate::ledger::{ClaimedMember, Report};
 use crate::membership::{AudienceId, ContextKey, Timestamp};
 
@@ -75,6 +76,10 @@ impl SharedOutbox {
         holds(tx, no, token).await?;
         let mut reported = Reported::default();
         let mut members = Members::default();
+        // Most are what they were when they were claimed, and a settle writes each of them: its update tells.
+        let is_settled = matches!(report, Report::Settle(_));
+        let untouched = &self.shared.untouched;
+        let is_guessed = is_settled && attempt == 0 && untouched.is_likely(no);
         for batch in report.batches() {
             let audience = &batch.route.audience;
             let Some(place) = Place::one(tx, &self.name, no, audience).await? else { continue };
@@ -87,7 +92,18 @@ impl SharedOutbox {
                 batch.members.iter().filter(|of| is_claimed(&of.context_key)).collect();
             let keys: BTreeSet<MemberKey> =
                 claimed.iter().map(|of| (place.no, of.context_key.clone())).collect();
-            members.load(tx, keys).await?;
+            let rows = if is_settled { self.rows_of(audience, &keys) } else { Vec::new() };
+            if is_guessed {
+                for row in rows {
+                    members.add(row);
+                }
+                members.load(tx, keys).await?;
+            } else {
+                members.load(tx, keys).await?;
+                if !rows.is_empty() {
+                    untouched.note(no, rows.iter().all(|row| members.holds(row)), false);
+                }
+            }
             let half = self.shared.stamps.fresh();
             for of in &claimed {
                 let key = (place.no, of.context_key.clone());
@@ -102,13 +118,17 @@ impl SharedOutbox {
                 );
                 members.put(&key, next);
             }
-            if matches!(report, Report::Settle(_)) && !place.acknowledged && !claimed.is_empty() {
+            if is_settled && !place.acknowledged && !claimed.is_empty() {
                 let sql = "UPDATE audience SET acknowledged = true WHERE no = $1";
                 tx.execute(sql, &[(&place.no, Type::INT4)]).await?;
             }
             reported.audiences.insert(place.no, audience.clone());
         }
-        reported.changes = members.flush(tx).await?;
+        let flushed = members.flush(tx).await;
+        if is_guessed && matches!(flushed, Ok(_) | Err(Failure::Again(_))) {
+            untouched.note(no, flushed.is_ok(), true);
+        }
+        reported.changes = flushed?;
         changes::write_any(&self.shared, tx, no, &reported.changes).await?;
         let over = self.calls_over(report);
         if !over.is_empty() {
@@ -116,6 +136,17 @@ impl SharedOutbox {
             tx.execute(sql, &[(&over, Type::INT8_ARRAY)]).await?;
         }
         Ok(reported)
+    }
+
+    /// What the claimed of an audience were when their calls were made.
+    fn rows_of(&self, audience: &AudienceId, keys: &BTreeSet<MemberKey>) -> Vec<Stored> {
+        let known = self.shared.known();
+        let Some(of) = known.get(&self.name) else { return Vec::new() };
+        let rows = keys.iter().filter_map(|(no, key)| {
+            let row = &of.claims.of(audience, key)?.row;
+            (row.audience_no == *no).then(|| row.clone())
+        });
+        rows.collect()
     }
 
     /// The calls that are over with a report.
