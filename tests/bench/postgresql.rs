@@ -13,6 +13,7 @@ mod bare;
 mod database;
 #[path = "../postgresql/server.rs"]
 mod server;
+mod takeover;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -63,6 +64,7 @@ pub fn measure(bench: &Workbench, sizes: &Sizes, report: &mut Report) {
     }
     growth(bench, &database, &launchdarkly, sizes, report);
     bench.stop(stand_in);
+    takeover::measure(bench, &database, report);
 }
 
 fn bare_batches(bench: &Workbench, database: &Bench, people: u64, report: &mut Report) {

@@ -55,7 +55,7 @@ const fn row(
 use Wanted::{AtLeast, AtMost, Nothing};
 
 /// In the order of the table.
-const TARGETS: [Target; 42] = [
+const TARGETS: [Target; 43] = [
     row("batches to 1 M members, beside reading and parsing", BATCHES, Some(PARSED), AtLeast(0.8)),
     row("  the same until all is merged", MERGED, Some(PARSED), Nothing),
     row(
@@ -222,6 +222,12 @@ const TARGETS: [Target; 42] = [
         "PostgreSQL, onto 10 M: answered",
         Some("PostgreSQL, onto 1 M: answered"),
         AtLeast(0.5),
+    ),
+    row(
+        "PostgreSQL: from an owner's SIGKILL to the next call, p99, beside the ttl",
+        "PostgreSQL, take-over: p99",
+        Some("PostgreSQL, take-over: ttl"),
+        Nothing,
     ),
 ];
 
