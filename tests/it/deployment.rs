@@ -324,7 +324,7 @@ fn the_compose_file_of_replicas_shares_a_database_and_has_them_found() {
     let replicas = daemon["deploy"]["replicas"].as_u64().expect("a number");
     let connections = u64::try_from(config_made.ledger.connections).expect("a few");
     assert!((replicas + 1) * connections < 90, "PostgreSQL has 100 unless it is told");
-    let proxy = text("haproxy.cfg");
+    let proxy = text("haproxy/haproxy.cfg");
     for (name, address) in
         [("replica", config_made.listen.address), ("operator", config_made.admin.address)]
     {
@@ -336,7 +336,7 @@ fn the_compose_file_of_replicas_shares_a_database_and_has_them_found() {
 }
 
 fn haproxy_takes_the_way_in_to_replicas() {
-    accepts("haproxy", &["-c", "-q", "-f", str_path(&config("haproxy.cfg"))]);
+    accepts("haproxy", &["-c", "-q", "-f", str_path(&config("haproxy/haproxy.cfg"))]);
 }
 
 /// Loads a configuration as in a pod with this container, with the Secrets that the manual creates.
