@@ -4,8 +4,7 @@
 \set password `cat "$LEDGER_PASSWORD_FILE"`
 SELECT length(:'password') < 16 AS is_missing \gset
 \if :is_missing
-\warn 'LEDGER_PASSWORD_FILE names no file with a password of 16 characters or more'
-\quit
+DO $$BEGIN RAISE 'LEDGER_PASSWORD_FILE names no file with a password of 16 characters or more'; END$$;
 \endif
 
 BEGIN;

@@ -2,8 +2,7 @@
 //!
 //! No registry is contacted: both base images are substitutes made from this machine's files. The one with
 //! the compiler provides a binary that was built before, so that the test covers the image and not the
-//! build. Everything runs in its own network, where the manual's ports are free.
-//! happens in a network of its own, where the manual's ports are free.
+//! build. Everything happens in a network of its own, where the manual's ports are free.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -265,7 +264,7 @@ fn the_image_is_made_runs_without_rights_moves_an_old_ledger_and_gives_it_back()
 fn the_folders_of_secrets_are_those_that_compose_mounts() {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let secrets = pages::lines_with("config/secrets/cohortd/segment-bearer");
-    let (secrets, _) = pages::before(&secrets, "CLIENT_SIDE_ID=");
+    let (secrets, _) = pages::before(&secrets, "docker compose ");
     let made = "umask 077; mkdir config; touch launchdarkly-token; ";
     let made = format!("{made}{}", pages::lines_with("openssl rand -hex 32 > segment-secret"));
     let shell = Command::new("sh")

@@ -321,10 +321,16 @@ fn the_compose_file_of_replicas_shares_a_database_and_has_them_found() {
     }
     assert!(text("postgresql/ledger.sql").contains("$LEDGER_PASSWORD_FILE"));
 
+    // Before that, a replica would say that its password is refused.
+    assert_eq!(daemon["depends_on"]["postgresql"]["condition"], "service_healthy");
+    assert!(!server["healthcheck"]["test"].is_null(), "{server}");
+    // Every later command reads the file too, so that the ID is not typed with one of them.
+    assert!(pages::lines_with("echo CLIENT_SIDE_ID=").contains(" > config/.env\n"));
+
     let replicas = daemon["deploy"]["replicas"].as_u64().expect("a number");
     let connections = u64::try_from(config_made.ledger.connections).expect("a few");
     assert!((replicas + 1) * connections < 90, "PostgreSQL has 100 unless it is told");
-    let proxy = text("haproxy.cfg");
+    let proxy = text("haproxy/haproxy.cfg");
     for (name, address) in
         [("replica", config_made.listen.address), ("operator", config_made.admin.address)]
     {
@@ -333,10 +339,11 @@ fn the_compose_file_of_replicas_shares_a_database_and_has_them_found() {
     }
     let noticed = Duration::from_secs(2);
     assert!(proxy.contains("check inter 1s fall 2 ") && config_made.stop.drain_delay > noticed);
+    assert!(proxy.contains("init-state down"), "a replica that starts is asked first");
 }
 
 fn haproxy_takes_the_way_in_to_replicas() {
-    accepts("haproxy", &["-c", "-q", "-f", str_path(&config("haproxy.cfg"))]);
+    accepts("haproxy", &["-c", "-q", "-f", str_path(&config("haproxy/haproxy.cfg"))]);
 }
 
 /// Loads a configuration as in a pod with this container, with the Secrets that the manual creates.
@@ -413,6 +420,8 @@ fn replicas_in_kubernetes_share_a_database_and_are_never_away_together() {
         (&budget["maxUnavailable"], &budget["selector"]["matchLabels"]),
         (&json!(1), labels)
     );
+    // While the database is away none is ready, and nodes can be drained all the same.
+    assert_eq!(budget["unhealthyPodEvictionPolicy"], "AlwaysAllow");
     let pod = &deployment["template"]["spec"];
     let mut spread = list(&pod["topologySpreadConstraints"]);
     assert!(spread.all(|of| &of["labelSelector"]["matchLabels"] == labels), "{pod}");

@@ -30,7 +30,7 @@ const NOT_TYPED: [(&str, &str); 30] = [
     ("LEDGER_PASSWORD_FILE=", "wants a server of PostgreSQL that is not used for anything else"),
     ("createdb ", "wants a server of PostgreSQL, as the line below it"),
     ("printf ", "tests/it/deployment.rs types it"),
-    ("CLIENT_SIDE_ID=", "wants images of others; tests/it/deployment.rs reads the file"),
+    ("echo CLIENT_SIDE_ID=", "is read by the line below it; tests/it/containers.rs types it"),
     ("docker ", "tests/it/containers.rs types it where there is an engine"),
     (
         "install -D target/dist/",
