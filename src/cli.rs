@@ -344,7 +344,8 @@ fn say_what_was_read(config: &Config, from: &ReadFrom) {
         LedgerPlace::Directory(directory) => (Some(directory), None),
         LedgerPlace::Database(address) => (None, Some(address)),
     };
-    let looked_for: Vec<String> = from.looked_for.iter().map(|path| shown(path)).collect();
+    let mut looked_for: Vec<String> = from.looked_for.iter().map(|path| shown(path)).collect();
+    looked_for.dedup(); // the working directory may be one of the places
     tracing::info!(
         file = from.file.as_deref().map(shown),
         looked_for = (!looked_for.is_empty()).then(|| looked_for.join(", ")),

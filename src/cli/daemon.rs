@@ -210,9 +210,16 @@ impl Daemon {
             Err(_) => return Err(self.mute(&method, &path)),
         };
         let foreign = || {
+            let why = match status {
+                StatusCode::BAD_GATEWAY
+                | StatusCode::SERVICE_UNAVAILABLE
+                | StatusCode::GATEWAY_TIMEOUT => {
+                    "it may be a proxy that has lost or given up the daemon, which may go on all the same"
+                }
+                _ => "it is not an admin listener",
+            };
             let words = format!(
-                "{} does not answer like cohortd ({status}){version}: it is not an admin \
-                 listener. {}",
+                "{} does not answer like cohortd ({status}){version}: {why}. {}",
                 self.url, self.place
             );
             Silent::with(Exit::Unavailable, words)
