@@ -31,7 +31,7 @@
 //! │   ├── memtable  tables  wal          dirty members; rows; the log
 //! │   └── directory                      names, modes, owner, free space
 //! ├── postgres                           the store that replicas share: a database
-//! ├── recorder  outbox  operations       the sides: for receiving, for one destination's courier, for people
+//! ├── recorder  outbox  operations  reconciling   the sides: for receiving, for one destination's courier, for people
 //! ├── intake  batch  error  pieces       what goes in, what comes out, why not
 //! ├── copied                             rows that no store calls its own
 //! └── member  picking  deletion  guard  lease  hashes  counts  counters  the rules, pure, shared by every store
@@ -59,6 +59,7 @@ mod outbox;
 mod picking;
 mod pieces;
 mod postgres;
+mod reconciling;
 mod recorder;
 mod store;
 
@@ -83,6 +84,9 @@ pub use operations::{
 pub use outbox::{Claim, Outbox, Report};
 pub use postgres::{
     DatabaseAddress, DatabaseSettings, Replica, SharedSettings, export_shared, look_at,
+};
+pub use reconciling::{
+    Changed, ReconciliationStep, ReconciliationView, Reconciliations, Stage, Stager,
 };
 pub use recorder::Recorder;
 pub use store::{Store, StoreError, StoreSettings, StoreWriter};

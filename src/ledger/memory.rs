@@ -9,6 +9,7 @@ mod beside;
 mod guarding;
 mod operations;
 mod outbox;
+mod reconciling;
 mod recording;
 mod replicas;
 mod state;

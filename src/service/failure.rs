@@ -96,6 +96,7 @@ pub fn of_ledger(error: &OpenError) -> u8 {
         OpenError::Missing(_)
         | OpenError::InUse(_)
         | OpenError::Unfinished(_)
+        | OpenError::Reconciling
         | OpenError::Merging(_)
         | OpenError::Stalled { .. }
         | OpenError::NoSpace { .. }
