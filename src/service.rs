@@ -45,6 +45,7 @@ use crate::operate::access::Tokens;
 use crate::operate::actions::Environment;
 use crate::operate::admin;
 use crate::operate::api::Reloads;
+use crate::operate::api::reconcile;
 use crate::operate::configuration::Configuration;
 use crate::operate::history::History;
 use crate::operate::logging::{Lines, chain};
@@ -277,7 +278,12 @@ impl Service {
         }
         let state = wiring::admin_state(&service, &sources);
         let history = Arc::new(History::default());
-        let api = wiring::api(&service, &history, reloads);
+        let api = Arc::new(wiring::api(&service, &history, reloads));
+        let recording = reconcile::applying::keep_recording(Arc::clone(&api));
+        service.spawn(Part::Watching, async move {
+            recording.await;
+            Ended::Reconciling
+        });
         let router = admin::router(state, api, wiring::actions(&service));
         let stop = service.stop_watching.clone();
         let listener = receive::serve(admin, router, admin_limits, admin_tls, stop);

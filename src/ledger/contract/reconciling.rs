@@ -141,7 +141,8 @@ pub(crate) async fn who_erases_an_audience_stops_its_reconciliation<S: Subject>(
         let only = (!whole).then_some(&a);
         store.operations().erase(&production(), only).await.expect("it is known");
         let stages: Vec<_> = views(&store).await.iter().map(|of| of.stage).collect();
-        let other = if whole { crate::ledger::Stage::Stopping } else { crate::ledger::Stage::Staging };
+        let other =
+            if whole { crate::ledger::Stage::Stopping } else { crate::ledger::Stage::Staging };
         assert_eq!(stages, [crate::ledger::Stage::Stopping, other], "{whole}");
     }
 }

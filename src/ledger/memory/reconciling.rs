@@ -91,7 +91,9 @@ impl Reconciliations for MemoryLedger {
     async fn reconciliation_piece(&self, id: i64) -> Result<Option<(i64, Vec<u8>)>, LedgerError> {
         let state = self.shared.state();
         let of = state.reconciliations.all.get(&id).filter(|(of, _)| of.stage == Stage::Staged);
-        Ok(of.and_then(|(_, pieces)| pieces.first_key_value()).map(|(no, body)| (*no, body.clone())))
+        Ok(of
+            .and_then(|(_, pieces)| pieces.first_key_value())
+            .map(|(no, body)| (*no, body.clone())))
     }
 }
 

@@ -139,8 +139,16 @@ impl DatabaseCopy {
                 schema::make(tx).await?;
             }
             // What an audience has left that is gone, too: its number comes again.
-            let tables =
-                ["destination", "replica", "change", "pending", "parked", "reassertion", "member", "reconciliation"];
+            let tables = [
+                "destination",
+                "replica",
+                "change",
+                "pending",
+                "parked",
+                "reassertion",
+                "member",
+                "reconciliation",
+            ];
             for table in tables {
                 tx.execute(&format!("DELETE FROM {table}"), &[]).await?;
             }

@@ -190,11 +190,8 @@ pub(crate) async fn stop(
     audience: Option<&AudienceId>,
 ) -> Result<(), Failure> {
     let (name, id) = (destination.as_str(), audience.map(|of| of.as_str().as_bytes()));
-    let params: [(&(dyn ToSql + Sync), Type); 3] = [
-        (&name, Type::TEXT),
-        (&id, Type::BYTEA),
-        (&Stage::Stopping.name(), Type::TEXT),
-    ];
+    let params: [(&(dyn ToSql + Sync), Type); 3] =
+        [(&name, Type::TEXT), (&id, Type::BYTEA), (&Stage::Stopping.name(), Type::TEXT)];
     let sql = "UPDATE reconciliation SET stage = $3
          WHERE destination = $1 AND ($2 IS NULL OR audience_id = $2) AND ended_at IS NULL";
     tx.execute(sql, &params).await.map(|_| ())

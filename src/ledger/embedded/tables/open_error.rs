@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::ledger::copied::RECONCILES;
 use crate::ledger::embedded::directory::on_disk::Unusable;
 use crate::ledger::embedded::directory::reserve;
 use crate::ledger::embedded::tables::checksum;
-use crate::ledger::copied::RECONCILES;
 use crate::ledger::embedded::tables::version::VERSION;
 use crate::ledger::embedded::wal::{ScanError, VERSION as JOURNAL_VERSION};
 use crate::ledger::error::WriterFailure;

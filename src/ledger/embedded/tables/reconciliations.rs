@@ -137,7 +137,8 @@ pub(crate) fn begin(
     process: i64,
     now: Timestamp,
 ) -> rusqlite::Result<i64> {
-    let is_it = |of: &Stored| of.destination == destination.as_str() && of.audience == audience.as_str();
+    let is_it =
+        |of: &Stored| of.destination == destination.as_str() && of.audience == audience.as_str();
     if stored(db)?.iter().any(|of| of.stage.is_under_way() && is_it(of)) {
         return Ok(0);
     }

@@ -12,8 +12,8 @@ use crate::ledger::embedded::ids::AudienceRowId;
 use crate::ledger::embedded::tables::open_error::OpenError;
 use crate::ledger::embedded::tables::version::VERSION;
 use crate::ledger::embedded::tables::{
-    destinations, members, messages, meta, parked, persons, reassertions, reconciliations, rejected,
-    schema, sqlite_log,
+    destinations, members, messages, meta, parked, persons, reassertions, reconciliations,
+    rejected, schema, sqlite_log,
 };
 use rusqlite::{Connection, params};
 
