@@ -144,6 +144,8 @@ pub enum ReconciliationStep {
     },
     /// It is to end early.
     Stop,
+    /// The same, unless all of it is written down: nobody is at it any more.
+    Abandon,
     /// It has ended.
     End {
         /// Whether all of it is recorded.
@@ -163,11 +165,12 @@ impl ReconciliationStep {
     pub(super) fn from(&self) -> &'static [Stage] {
         use Stage::{Complete, Staged, Staging, Stopped, Stopping};
         match self {
-            Self::Plan { .. } | Self::Stage { .. } | Self::Staged { .. } => &[Staging],
-            Self::Applied { .. } => &[Staged, Stopping],
+            Self::Plan { .. } | Self::Stage { .. } | Self::Staged { .. } | Self::Abandon => {
+                &[Staging]
+            }
             Self::Stop => &[Staging, Staged],
             Self::End { is_complete: true } => &[Staged],
-            Self::End { is_complete: false } => &[Staged, Stopping],
+            Self::Applied { .. } | Self::End { is_complete: false } => &[Staged, Stopping],
             Self::Sweep | Self::Remove => &[Complete, Stopped],
         }
     }
@@ -176,7 +179,7 @@ impl ReconciliationStep {
     pub(super) fn leads_to(&self) -> Option<Stage> {
         match self {
             Self::Staged { .. } => Some(Stage::Staged),
-            Self::Stop => Some(Stage::Stopping),
+            Self::Stop | Self::Abandon => Some(Stage::Stopping),
             Self::End { is_complete: true } => Some(Stage::Complete),
             Self::End { is_complete: false } => Some(Stage::Stopped),
             _ => None,
@@ -192,6 +195,7 @@ impl std::fmt::Debug for ReconciliationStep {
             Self::Staged { .. } => "Staged",
             Self::Applied { .. } => "Applied",
             Self::Stop => "Stop",
+            Self::Abandon => "Abandon",
             Self::End { .. } => "End",
             Self::Sweep => "Sweep",
             Self::Remove => "Remove",

@@ -9,7 +9,7 @@
 //!   command again does what is left (tests/it/reconcile.rs kills the daemon in between).
 //! * Once it is known what changes, all of it is written into the ledger before the rest is recorded, piece by piece
 //!   ([`piece`]), by whoever delivers the destination. So it goes on when a process dies, and to record a piece twice
-//!   changes nothing (tests/it/gone_on.rs).
+//!   changes nothing (`tests/it/gone_on.rs`).
 //! * From the first of them on, what is older than the snapshot changes nobody of the audience, known or not, even
 //!   if it arrives later ([`Origin::Snapshot`](crate::ledger::Origin)). So who is as the file says need not be
 //!   written, unless entries expire: to be in the file is to have entered.

@@ -457,7 +457,8 @@ async fn killed_in_the_middle_it_goes_on_by_itself_at_the_next_start() {
     .expect("it is stopped");
     drop(db);
     let cohortd = installation.start();
-    let line = cohortd.until_logged("a reconcile was broken off").await;
+    let warning = "a reconcile was broken off before the ledger had all that it changes: give the same command again";
+    let line = cohortd.until_logged(warning).await;
     assert_eq!(line["audience"], "aud_vip", "{line}");
     installation.drained().await;
     let later = iso(NOW_MS + 20);

@@ -295,7 +295,7 @@ fn print(name: &str, done: &Reconciled, out: &mut impl Write) -> Result<()> {
 
 /// A file as the body of a request, read by a thread of its own.
 struct Pieces {
-    pieces: mpsc::Receiver<io::Result<Bytes>>,
+    coming: mpsc::Receiver<io::Result<Bytes>>,
     left: Option<u64>,
     /// Set once there is nothing more to send.
     all_sent: Arc<AtomicBool>,
@@ -303,7 +303,7 @@ struct Pieces {
 
 impl Pieces {
     fn of(mut from: impl Read + Send + 'static, size: Option<u64>) -> Self {
-        let (to, pieces) = mpsc::channel(AHEAD);
+        let (to, coming) = mpsc::channel(AHEAD);
         std::thread::spawn(move || {
             loop {
                 let mut piece = vec![0; PIECE_BYTES];
@@ -322,7 +322,7 @@ impl Pieces {
                 }
             }
         });
-        Self { pieces, left: size, all_sent: Arc::default() }
+        Self { coming, left: size, all_sent: Arc::default() }
     }
 }
 
@@ -334,7 +334,7 @@ impl Body for Pieces {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        let next = std::task::ready!(self.pieces.poll_recv(context));
+        let next = std::task::ready!(self.coming.poll_recv(context));
         if let (Some(Ok(piece)), Some(left)) = (&next, &mut self.left) {
             *left = left.saturating_sub(piece.len() as u64);
         }

@@ -1,7 +1,9 @@
 //! What is left of reconciliations is kept, in order, until it is recorded.
 
 use super::subject::*;
-use crate::ledger::ReconciliationStep::{Applied, End, Plan, Remove, Stage, Staged, Stop, Sweep};
+use crate::ledger::ReconciliationStep::{
+    Abandon, Applied, End, Plan, Remove, Stage, Staged, Stop, Sweep,
+};
 use crate::ledger::{Changed, LedgerError, ReconciliationStep, ReconciliationView, Stager};
 use crate::membership::DestinationName;
 
@@ -94,7 +96,7 @@ pub(crate) async fn of_an_audience_one_reconciliation_is_under_way<S: Subject>()
 pub(crate) async fn a_reconciliation_that_is_stopped_records_no_more<S: Subject>() {
     let store = S::open(Setup::default()).await;
     let staging = begin(&store, "a").await.expect("it is the first");
-    assert!(takes(&store, staging, plan()).await && takes(&store, staging, Stop).await);
+    assert!(takes(&store, staging, plan()).await && takes(&store, staging, Abandon).await);
     for step in [plan(), Stage { no: 0, body: body(0) }, Staged { total: 1 }] {
         assert!(!takes(&store, staging, step).await);
     }
@@ -108,6 +110,7 @@ pub(crate) async fn a_reconciliation_that_is_stopped_records_no_more<S: Subject>
     }
     assert!(takes(&store, staged, Staged { total: 50 }).await);
     assert!(!takes(&store, staged, Sweep).await, "it is needed yet");
+    assert!(!takes(&store, staged, Abandon).await, "it needs nobody any more who writes it down");
     assert!(next(&store, staged).await.is_some() && takes(&store, staged, Stop).await);
     assert_eq!(next(&store, staged).await, None);
     assert_eq!(begin(&store, "a").await, None, "who records the last piece counts it first");

@@ -5,36 +5,12 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 
 use crate::ledger::memory::MemoryLedger;
+use crate::ledger::memory::begun::Begun;
 use crate::ledger::memory::state::State;
 use crate::ledger::{
     Changed, LedgerError, ReconciliationStep, ReconciliationView, Reconciliations, Stage, Stager,
 };
 use crate::membership::{AudienceId, DestinationName};
-
-/// Those that were begun, each with its pieces.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Begun {
-    last: i64,
-    all: BTreeMap<i64, (ReconciliationView, BTreeMap<i64, Vec<u8>>)>,
-}
-
-impl Begun {
-    /// Another process begins.
-    pub fn restart(&mut self) {
-        self.all.values_mut().for_each(|(of, _)| of.stager = Stager::Gone);
-    }
-
-    /// Stops those of an audience, or of a whole destination.
-    pub fn stop(&mut self, destination: &DestinationName, audience: Option<&AudienceId>) {
-        for (of, _) in self.all.values_mut() {
-            let is_it = of.destination == *destination
-                && audience.is_none_or(|audience| of.audience == *audience);
-            if is_it && of.stage.is_under_way() {
-                of.stage = Stage::Stopping;
-            }
-        }
-    }
-}
 
 #[async_trait]
 impl Reconciliations for MemoryLedger {
@@ -116,7 +92,7 @@ fn take(state: &mut State, id: i64, step: ReconciliationStep) -> bool {
             }
             of.changed = of.changed.and(changed);
         }
-        ReconciliationStep::Stop => {}
+        ReconciliationStep::Stop | ReconciliationStep::Abandon => {}
         ReconciliationStep::End { .. } => of.ended_at = Some(now),
         ReconciliationStep::Sweep => {
             let swept = pieces.len().min(ReconciliationStep::SWEPT as usize);

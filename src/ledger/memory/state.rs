@@ -12,7 +12,7 @@ use crate::ledger::counts::Counts;
 use crate::ledger::deletion::Tombstone;
 use crate::ledger::guard::Guard;
 use crate::ledger::member::{self, Member, Moment, Next};
-use crate::ledger::memory::reconciling::Begun;
+use crate::ledger::memory::begun::Begun;
 use crate::ledger::{
     DestinationSettings, LedgerError, ParkReason, RejectedView, Retention, Route, Turnover,
 };

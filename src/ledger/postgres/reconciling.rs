@@ -110,7 +110,7 @@ async fn take(
     step: &ReconciliationStep,
     (now, is_again): (Timestamp, bool),
 ) -> Result<bool, Failure> {
-    use ReconciliationStep::{Applied, End, Plan, Remove, Stage, Staged, Stop, Sweep};
+    use ReconciliationStep::{Abandon, Applied, End, Plan, Remove, Stage, Staged, Stop, Sweep};
     let sql = "SELECT stage FROM reconciliation WHERE id = $1 FOR UPDATE";
     let Some(row) = tx.first(sql, &[(&id, Type::INT8)]).await? else { return Ok(false) };
     let stage = crate::ledger::Stage::parse(row.try_get(0)?).ok_or_else(damaged)?;
@@ -161,7 +161,7 @@ async fn take(
                  WHERE id = $1";
             tx.execute(sql, &params).await?;
         }
-        Stop => {}
+        Stop | Abandon => {}
         End { .. } => {
             let sql = "UPDATE reconciliation SET ended_at = $2 WHERE id = $1";
             tx.execute(sql, &[(&id, Type::INT8), (&now.0, Type::INT8)]).await?;

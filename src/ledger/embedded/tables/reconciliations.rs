@@ -48,9 +48,9 @@ impl Stored {
         let mut sum = Checksum::new();
         sum.number(self.id).text(&self.destination).text(&self.audience).number(self.process);
         sum.text(self.stage.name()).text(&self.about).number(self.since).maybe(self.ended_at);
-        [self.total, done, entered, left].iter().for_each(|count| {
+        for count in [self.total, done, entered, left] {
             sum.number(count.cast_signed());
-        });
+        }
         sum.finish()
     }
 
@@ -173,7 +173,7 @@ pub(crate) fn step(
     step: &ReconciliationStep,
     now: Timestamp,
 ) -> rusqlite::Result<bool> {
-    use ReconciliationStep::{Applied, End, Plan, Remove, Stage, Staged, Stop, Sweep};
+    use ReconciliationStep::{Abandon, Applied, End, Plan, Remove, Stage, Staged, Stop, Sweep};
     let Some(mut of) = one(db, id)?.filter(|of| step.from().contains(&of.stage)) else {
         return Ok(false);
     };
@@ -197,7 +197,7 @@ pub(crate) fn step(
             }
             of.changed = of.changed.and(*changed);
         }
-        Stop => {}
+        Stop | Abandon => {}
         End { .. } => of.ended_at = Some(now.0),
         Sweep => {
             let sql = "DELETE FROM reconciliation_piece WHERE reconciliation = ?1 AND no IN (

@@ -87,11 +87,11 @@ async fn look(api: &Api) -> Result<Found, Problem> {
 /// Stops one that nobody writes down any more.
 async fn abandon(api: &Api, of: &ReconciliationView) -> Result<Found, LedgerError> {
     let is_left = match of.stager {
-        Stager::Here => !api.reconciling.is_of(of.id),
+        Stager::Here => !api.reconciling.is_taken(&of.destination, Some(of.audience.as_str())),
         Stager::Elsewhere => false,
         Stager::Gone => true,
     };
-    if !is_left || !api.ledger.step_reconciliation(of.id, ReconciliationStep::Stop).await? {
+    if !is_left || !api.ledger.step_reconciliation(of.id, ReconciliationStep::Abandon).await? {
         return Ok(Found::Nothing);
     }
     warn!(
@@ -170,7 +170,9 @@ pub(super) async fn end(
 /// Removes what is left of one that has ended, and in the end itself.
 async fn tidy(api: &Api, of: &ReconciliationView) -> Result<Found, LedgerError> {
     let is_swept = api.ledger.step_reconciliation(of.id, ReconciliationStep::Sweep).await?;
-    let is_old = of.ended_at.is_none_or(|at| api.ledger.arrival().since(at) >= REMEMBERED);
+    let now = api.ledger.arrival();
+    // A time in the future is of a clock that was set since.
+    let is_old = of.ended_at.is_none_or(|at| at > now || now.since(at) >= REMEMBERED);
     if !is_swept && is_old {
         api.ledger.step_reconciliation(of.id, ReconciliationStep::Remove).await?;
     }

@@ -3,6 +3,7 @@
 use http::StatusCode;
 
 use super::plan::Plan;
+use super::reading::has_room;
 use super::target::Target;
 use super::walk::Walk;
 use super::{recording, stopped};
@@ -14,6 +15,8 @@ use crate::operate::reconcile::spool::Spool;
 
 /// Changes in one piece: they are recorded together.
 const SLICE: usize = 1000;
+/// Pieces between two looks whether there is room for more.
+const LOOK_EVERY: i64 = 100;
 
 /// Writes the changes down. The first delta is recorded before: it makes sure that what is older and arrives from then on
 /// changes nobody, so only then is compared what is to be changed: everything recorded before can be seen by then.
@@ -40,6 +43,11 @@ pub(super) async fn stage(
             let rest = due.split_off(due.len().min(SLICE));
             let slice = std::mem::replace(&mut due, rest);
             total += slice.len() as u64;
+            if no % LOOK_EVERY == 0 && !has_room(api).await? {
+                let detail = "the disk of the ledger has no room for what the snapshot changes; nobody but the first \
+                              member was changed";
+                return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail));
+            }
             step(api, id, ReconciliationStep::Stage { no, body: piece::encode(&slice) }).await?;
             no += 1;
         }

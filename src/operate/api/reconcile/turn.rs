@@ -48,11 +48,6 @@ impl Turn {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether whoever has the turn writes this one down.
-    pub(super) fn is_of(&self, id: i64) -> bool {
-        self.current().as_ref().is_some_and(|of| of.id == Some(id))
-    }
-
     /// Takes the turn; `None` while somebody else has it.
     pub(super) fn take(&self, destination: &DestinationName, audience: &str) -> Option<Taken<'_>> {
         let permit = self.free.try_acquire().ok()?;

@@ -82,7 +82,7 @@ pub(super) async fn stop(
     let Some(of) = all.iter().find(|of| is_of(of, destination, Some(audience))) else {
         return Ok(was_here);
     };
-    let was_there = api.ledger.step_reconciliation(of.id, ReconciliationStep::Stop).await?;
+    let has_stopped = api.ledger.step_reconciliation(of.id, ReconciliationStep::Stop).await?;
     api.reconciling.work.notify_one();
     let ending = async {
         while found(api, of.id).await?.is_some_and(|of| of.stage.is_under_way()) {
@@ -92,5 +92,5 @@ pub(super) async fn stop(
     };
     // Whether it ends in time or not, it has been stopped.
     let _ = timeout(ENDS_WITHIN, ending).await;
-    Ok(was_here || was_there)
+    Ok(was_here || has_stopped)
 }
