@@ -110,5 +110,6 @@ impl Taken<'_> {
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
         *self.turn.current() = None; // the permit goes after that
+        self.turn.work.notify_one(); // however it ended, somebody looks what is left of it
     }
 }
