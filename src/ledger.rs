@@ -25,6 +25,7 @@
 //! store  copy                            opened, told who is configured, closed; moved from one kind to the other
 //! ├── embedded                           the store on one machine: SQLite, and a log in front of it
 //! │   ├── at_rest  operations  outbox    check, back up, restore, export, copy; what people and couriers ask
+//! │   ├── reconciling                    what is left of reconciliations
 //! │   ├── commit                         threads: groups, appends, flushes, checkpoints
 //! │   ├── engine                         the rules applied: record, claim, report, operate, upkeep
 //! │   ├── members  opening               one member, wherever it is; from a directory to an open database
@@ -32,6 +33,7 @@
 //! │   └── directory                      names, modes, owner, free space
 //! ├── postgres                           the store that replicas share: a database
 //! ├── recorder  outbox  operations       the sides: for receiving, for one destination's courier, for people
+//! ├── reconciling                        the side for what is left of reconciliations
 //! ├── intake  batch  error  pieces       what goes in, what comes out, why not
 //! ├── copied                             rows that no store calls its own
 //! └── member  picking  deletion  guard  lease  hashes  counts  counters  the rules, pure, shared by every store
@@ -59,6 +61,7 @@ mod outbox;
 mod picking;
 mod pieces;
 mod postgres;
+mod reconciling;
 mod recorder;
 mod store;
 
@@ -83,6 +86,9 @@ pub use operations::{
 pub use outbox::{Claim, Outbox, Report};
 pub use postgres::{
     DatabaseAddress, DatabaseSettings, Replica, SharedSettings, export_shared, look_at,
+};
+pub use reconciling::{
+    Changed, ReconciliationStep, ReconciliationView, Reconciliations, Stage, Stager,
 };
 pub use recorder::Recorder;
 pub use store::{Store, StoreError, StoreSettings, StoreWriter};

@@ -44,7 +44,8 @@ use crate::membership::DestinationName;
 use crate::operate::access::Tokens;
 use crate::operate::actions::Environment;
 use crate::operate::admin;
-use crate::operate::api::Reloads;
+use crate::operate::api::reconcile;
+use crate::operate::api::{Api, Reloads};
 use crate::operate::configuration::Configuration;
 use crate::operate::history::History;
 use crate::operate::logging::{Lines, chain};
@@ -277,7 +278,8 @@ impl Service {
         }
         let state = wiring::admin_state(&service, &sources);
         let history = Arc::new(History::default());
-        let api = wiring::api(&service, &history, reloads);
+        let api = Arc::new(wiring::api(&service, &history, reloads));
+        service.keep_reconciling(Arc::clone(&api));
         let router = admin::router(state, api, wiring::actions(&service));
         let stop = service.stop_watching.clone();
         let listener = receive::serve(admin, router, admin_limits, admin_tls, stop);
@@ -293,6 +295,15 @@ impl Service {
             "ready"
         );
         Ok(service)
+    }
+
+    /// Spawns the task that records what is left of reconciliations.
+    fn keep_reconciling(&mut self, api: Arc<Api>) {
+        let recording = reconcile::applying::keep_recording(api);
+        self.spawn(Part::Watching, async move {
+            recording.await;
+            Ended::Reconciling
+        });
     }
 
     /// Restores from the ledger what the previous process noted about received events, as far as it

@@ -18,6 +18,7 @@
 //! | where entries expire, they do so by event time, and a later event decides anew | `expiry::*` |
 //! | an audience that too many leave at once waits for an operator | `guard::*` |
 //! | a snapshot outdoes what is older, whenever it arrives | `standings::what_is_older_than_a_snapshot_…` |
+//! | what is left of a reconciliation is kept until it is recorded | `reconciling::…` |
 //! | members of an older mapping are recognisable | `operations::only_stale_members_are_retracted` |
 //! | the latest event time wins ([P2](crate::design::P2)) | `telling::the_latest_event_time_wins_and_a_tie_goes_to_the_later_arrival` |
 //! | a member is in one batch at a time ([P3](crate::design::P3)) | `claims::*` |
@@ -31,6 +32,7 @@ pub(crate) mod destinations;
 pub(crate) mod expiry;
 pub(crate) mod guard;
 pub(crate) mod operations;
+pub(crate) mod reconciling;
 pub(crate) mod silence;
 pub(crate) mod standings;
 mod story;
@@ -119,6 +121,11 @@ macro_rules! contract {
             operations::a_person_is_shown_under_every_key,
             standings::members_are_listed_in_the_order_of_their_keys_with_all_that_was_recorded,
             standings::what_is_older_than_a_snapshot_loses_to_it_from_its_first_delta_on,
+            reconciling::a_piece_is_there_until_it_is_recorded_across_a_kill,
+            reconciling::of_an_audience_one_reconciliation_is_under_way,
+            reconciling::a_reconciliation_that_is_stopped_records_no_more,
+            reconciling::it_is_known_who_writes_a_reconciliation_down,
+            reconciling::who_erases_an_audience_stops_its_reconciliation,
             operations::a_pause_lasts_across_a_restart_and_wakes_the_courier_when_it_ends,
             operations::a_note_is_for_the_next_start,
         }

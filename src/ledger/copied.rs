@@ -18,6 +18,10 @@ use super::hashes::Hash;
 use super::member::Member;
 use crate::membership::{ContextKey, Timestamp};
 
+/// Why a ledger is not copied while it holds what is left of a reconciliation.
+pub(crate) const RECONCILES: &str = "a reconciliation in it is not finished, and would not be carried: start cohortd with this \
+     ledger and wait until `progress` shows none, or stop it (POST …/reconcile/stop), and copy then";
+
 /// What a ledger has once.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Once {

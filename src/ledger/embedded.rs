@@ -25,6 +25,7 @@ mod memtable;
 mod opening;
 mod operations;
 mod outbox;
+mod reconciling;
 mod record;
 mod settings;
 mod tables;
@@ -37,6 +38,7 @@ use std::sync::{Arc, Mutex, mpsc};
 
 use async_trait::async_trait;
 use hashbrown::HashMap;
+use rand::RngExt;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
@@ -88,6 +90,8 @@ pub struct EmbeddedLedger {
     reader: Arc<reader::Reader>,
     /// The note of the previous run, as read when the ledger was opened.
     note: Option<String>,
+    /// What tells this process from those that had the ledger before.
+    process: i64,
     _check: background_check::BackgroundCheck,
 }
 
@@ -160,6 +164,7 @@ impl EmbeddedLedger {
             queue: Arc::new(Semaphore::new(QUEUE_DELTAS as usize)),
             reader,
             note,
+            process: rand::rng().random(),
             _check: check,
         };
         Ok((ledger, writer))

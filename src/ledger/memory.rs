@@ -5,10 +5,12 @@
 //! What is told once more after a crash is exactly who was in a call, and who was in one that nobody answered. A
 //! durable store may tell others once more too: it marks claims ahead.
 
+mod begun;
 mod beside;
 mod guarding;
 mod operations;
 mod outbox;
+mod reconciling;
 mod recording;
 mod replicas;
 mod state;

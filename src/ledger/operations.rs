@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::guard::{Changes, Guard};
-use super::{LedgerError, Members, Outbox, Recorder, Recordings, Route};
+use super::{LedgerError, Members, Outbox, Reconciliations, Recorder, Recordings, Route};
 use crate::counting::{Distribution, PerDestination};
 use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp, UserId};
 
@@ -257,7 +257,7 @@ pub struct ReplicaView {
 
 /// The operator's verbs. Reads run beside the writer, and decide nothing about delivery.
 #[async_trait]
-pub trait Operations: Recorder {
+pub trait Operations: Recorder + Reconciliations {
     /// The outbox of a destination, as its courier sees it.
     fn outbox(&self, destination: &DestinationName) -> Arc<dyn Outbox>;
 

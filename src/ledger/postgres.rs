@@ -32,6 +32,7 @@ mod pausing;
 mod places;
 mod pool;
 mod presence;
+mod reconciling;
 mod recording;
 mod rows;
 mod schema;

@@ -50,7 +50,7 @@ pub struct AdminState {
 }
 
 /// The admin routes.
-pub fn router(state: AdminState, api: Api, actions: Actions) -> Router {
+pub fn router(state: AdminState, api: Arc<Api>, actions: Actions) -> Router {
     let segment_app = state.segment_app;
     let state = Arc::new(state);
     let probes = routes!(self::live, self::ready, self::healthy);
@@ -61,7 +61,7 @@ pub fn router(state: AdminState, api: Api, actions: Actions) -> Router {
     let guarded = shown
         .router
         .with_state(Arc::clone(&state))
-        .merge(verbs.router.with_state(Arc::new(api)))
+        .merge(verbs.router.with_state(api))
         .layer(Extension(document))
         .merge(actions::router(actions))
         .method_not_allowed_fallback(method_not_allowed)
@@ -248,7 +248,7 @@ mod tests {
             reconciling: api::reconcile::turn::Turn::default(),
             reloads: api::Reloads::channel().0,
         };
-        (directory, router(state, api, actions))
+        (directory, router(state, Arc::new(api), actions))
     }
 
     /// Routes that are not part of the API.

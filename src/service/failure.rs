@@ -96,6 +96,7 @@ pub fn of_ledger(error: &OpenError) -> u8 {
         OpenError::Missing(_)
         | OpenError::InUse(_)
         | OpenError::Unfinished(_)
+        | OpenError::Reconciling
         | OpenError::Merging(_)
         | OpenError::Stalled { .. }
         | OpenError::NoSpace { .. }
@@ -114,6 +115,8 @@ pub(super) enum Ended {
     /// The task that tells other replicas the status of this one.
     Saying,
     Note,
+    /// The task that records what is left of reconciliations.
+    Reconciling,
     /// The thread that writes the log ended.
     Log,
     /// The watch over the clocks.
@@ -141,6 +144,9 @@ impl Ended {
             Self::Note => ServiceError::EndedByItself(
                 "the task that saves the record of refused requests".into(),
             ),
+            Self::Reconciling => {
+                ServiceError::EndedByItself("the task that reconciles audiences".into())
+            }
             Self::Saying => {
                 ServiceError::EndedByItself("the task that tells other replicas the status".into())
             }

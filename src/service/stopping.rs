@@ -90,6 +90,7 @@ impl Service {
                     | Ended::History
                     | Ended::Saying
                     | Ended::Note
+                    | Ended::Reconciling
                     | Ended::Log
                     | Ended::ClockWatch
                     | Ended::Refusals

@@ -131,6 +131,7 @@ async fn a_ledger_is_moved_into_a_database_and_back_and_the_daemon_goes_on() {
     post(&cohortd, &identify("bob", "vip", false, NOW_MS - 10)).await; // older
     post(&cohortd, &identify("cyd", "vip", false, NOW_MS)).await; // a tie, and later
     assert_eq!(removal.members(&cohortd).await, names(["ada", "bob", "dan", "gus"]));
+    removal.installation.drained().await; // what arrived is told once the ledger knows it, too
     let export = removal.installation.types(None, &["ledger", "export", "production"]).done();
     let of_cyd = export.lines().find(|line| line.contains("\"cyd\"")).expect("everybody is in it");
     let of_cyd: Value = serde_json::from_str(of_cyd).expect("a line of JSON");

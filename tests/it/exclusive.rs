@@ -65,7 +65,7 @@ async fn a_ledger_of_a_newer_version_is_refused_and_not_touched() {
 
     let (code, complaint) = refused(&installation).await;
     assert_eq!(code, Some(64), "{complaint}");
-    let expected = "the ledger has schema version 1000, this binary knows up to 6: \
+    let expected = "the ledger has schema version 1000, this binary knows up to 7: \
                     run the version of cohortd that wrote it, or a newer one";
     assert!(complaint.contains(expected), "{complaint}");
     assert!(std::fs::read(&path).expect("it is still there") == before, "not one byte is changed");

@@ -318,6 +318,7 @@ impl Installation {
                 "SELECT (SELECT count(*) FROM member WHERE pending_since IS NOT NULL),
                      (SELECT count(*) FROM reassertion)
                          + (SELECT count(*) FROM audience WHERE walk IS NOT NULL)
+                         + (SELECT count(*) FROM reconciliation WHERE ended_at IS NULL)
                          + (SELECT max(?1 - value, 0) FROM meta WHERE name = 'merged')",
                 [answered],
                 |row| Ok((row.get(0)?, row.get(1)?)),

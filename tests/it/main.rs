@@ -32,6 +32,7 @@ mod expiry;
 mod faults;
 mod fleet;
 mod full_disk;
+mod gone_on;
 mod guard;
 mod hand_in;
 mod handed_on;

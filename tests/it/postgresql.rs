@@ -18,8 +18,8 @@ use tokio_postgres::{NoTls, Row};
 use crate::harness::{DEADLINE, send};
 use crate::runner::Test;
 use crate::{
-    convergence, crash_recovery, database_faults, handed_on, isolation, ordering, outage, pooler,
-    reactions, replicas, secrecy, shutdown, way_in,
+    convergence, crash_recovery, database_faults, gone_on, handed_on, isolation, ordering, outage,
+    pooler, reactions, replicas, secrecy, shutdown, way_in,
 };
 use server::Server;
 
@@ -38,6 +38,7 @@ pub fn tests() -> Vec<Test> {
         convergence::tests(),
         crash_recovery::tests(),
         database_faults::tests(),
+        gone_on::tests(),
         handed_on::tests(),
         isolation::tests(),
         ordering::tests(),
@@ -151,7 +152,8 @@ pub async fn connect(url: &str) -> tokio_postgres::Client {
 pub async fn drained(url: &str) {
     let client = connect(url).await;
     let sql = "SELECT (SELECT count(*) FROM pending) + (SELECT count(*) FROM reassertion) + (SELECT count(*) FROM call_out)
-        + (SELECT count(*) FROM audience WHERE walk IS NOT NULL AND NOT is_erased)";
+        + (SELECT count(*) FROM audience WHERE walk IS NOT NULL AND NOT is_erased)
+        + (SELECT count(*) FROM reconciliation WHERE ended_at IS NULL)";
     let left = async || client.query_one(sql, &[]).await.expect("it can be read").get::<_, i64>(0);
     let looking = async {
         let mut looks = interval(Duration::from_millis(10));

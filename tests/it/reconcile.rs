@@ -16,7 +16,7 @@ use crate::harness::{
 
 const NOW_MS: i64 = 1_750_000_000_000;
 /// Events are of a time that the daemon still remembers leavers of.
-const MEMORY: &str = "315360000";
+pub const MEMORY: &str = "315360000";
 
 async fn running() -> (StandIn, Installation, Cohortd) {
     let launchdarkly = launchdarkly().await;
@@ -34,7 +34,7 @@ async fn happens(cohortd: &Cohortd, events: &[(String, bool, i64)]) {
     }
 }
 
-async fn until_members(launchdarkly: &StandIn, people: &BTreeSet<String>) {
+pub async fn until_members(launchdarkly: &StandIn, people: &BTreeSet<String>) {
     let as_wanted = |view: &View<'_>| {
         view.segment(ENVIRONMENT, "aud_vip").is_some_and(|of| of.members.iter().eq(people.iter()))
     };
@@ -191,6 +191,7 @@ async fn killed_at_any_point_and_typed_again_it_is_as_the_model() {
 
     let cohortd = installation.start();
     happens(&cohortd, &during).await; // Segment repeats what was not answered
+    installation.drained().await; // what was in the ledger goes on, so another one has to wait
     installation.types(Some(cohortd.admin), &words).done();
     happens(&cohortd, &after).await;
     // The file says who was in at its time, and the latest event behind that who is in since.
@@ -275,7 +276,7 @@ async fn a_file_renews_entries_where_they_expire() {
 const MANY: u64 = 20_000;
 
 /// Waits until a reconciliation has begun to record, and for so many changes; how many it has to make in all.
-async fn until_recorded(cohortd: &Cohortd, at_least: u64) -> (u64, u64) {
+pub async fn until_recorded(cohortd: &Cohortd, at_least: u64) -> (u64, u64) {
     let url = format!("http://{}/api/v1/destinations/production/progress", cohortd.admin);
     let client = reqwest::Client::builder().no_proxy().build().expect("a plain client");
     let looking = async {
@@ -298,7 +299,7 @@ async fn until_recorded(cohortd: &Cohortd, at_least: u64) -> (u64, u64) {
 }
 
 /// The audit line of the latest of so many reconciliations.
-async fn audited(cohortd: &Cohortd, count: usize) -> Value {
+pub async fn audited(cohortd: &Cohortd, count: usize) -> Value {
     const AUDIT: &str = "operator: audience reconciled with a snapshot";
     let looking = async {
         let mut looks = tokio::time::interval(std::time::Duration::from_millis(20));
@@ -358,22 +359,22 @@ async fn broken_off_by_anybody_it_goes_on_where_it_was_and_delivery_goes_first()
         assert!((5000..MANY - 5000).contains(&first), "it did not hold back: {first}");
     }
 
-    // The daemon stops.
+    // The daemon stops: the ledger has the rest, and nobody types anything again.
     let child = begun(&cohortd, "keys");
     let (_, total) = until_recorded(&cohortd, 0).await;
     assert_eq!(total, MANY - first, "only what is left");
     assert!(cohortd.stop().0.success());
     let (code, said) = ended(child);
     assert_eq!(code, Some(69), "{said}");
-    assert!(said.contains("type the same again"), "{said}");
+    assert!(said.contains("it goes on by itself once the daemon runs again"), "{said}");
+    assert!(said.contains("it need not be typed again"), "{said}");
 
     launchdarkly.behave();
     let cohortd = installation.start();
-    installation.types(Some(cohortd.admin), &words("keys", as_of)).done();
     let line = cohortd.until_logged("operator: audience reconciled with a snapshot").await;
     let last = line["entered"].as_u64().expect("a number");
-    assert_eq!(line["complete"], true);
-    assert!((1..=MANY - first).contains(&last), "only what is left: {line}");
+    assert_eq!((&line["complete"], last), (&json!(true), MANY - first), "{line}");
+    assert_eq!(line["from"], "127.0.0.1", "who asked is known after a restart");
     until_members(&launchdarkly, &people).await;
     installation.drained().await;
     let calls = launchdarkly.calls().members;
@@ -396,6 +397,75 @@ async fn while_delivery_is_paused_all_of_a_file_is_recorded() {
     until_members(&launchdarkly, &people).await;
 }
 
+/// Killed in the middle, it goes on at the next start; until then its ledger is sound, and is not copied elsewhere.
+async fn killed_in_the_middle_it_goes_on_by_itself_at_the_next_start() {
+    let (launchdarkly, installation, cohortd) = running().await;
+    let stay: Vec<_> = (0..500).map(|number| (format!("stays{number}"), true, NOW_MS)).collect();
+    let leave: Vec<_> = (0..500).map(|number| (format!("leaves{number}"), true, NOW_MS)).collect();
+    happens(&cohortd, &[&stay[..], &leave[..]].concat()).await;
+    installation.drained().await;
+    let newcomers = (0..MANY).map(|number| format!("p{number:05}"));
+    let people: BTreeSet<String> = stay.iter().map(|of| of.0.clone()).chain(newcomers).collect();
+    let keys: Vec<&str> = people.iter().map(String::as_str).collect();
+    installation.write("keys", &(keys.join("\n") + "\n"));
+    let as_of = iso(NOW_MS + 10);
+    let words = ["reconcile", "aud_vip", "--file", "keys", "--as-of", &as_of, "--yes"];
+    launchdarkly.script(|_| Fault::status(503));
+    let mut line = installation.line(Some(cohortd.admin), &words);
+    let child = line.stderr(Stdio::null()).stdout(Stdio::null()).spawn();
+    let mut child = child.expect("it runs");
+    until_recorded(&cohortd, 3000).await;
+    child.kill().expect("it is our child");
+    child.wait().expect("it is our child");
+    cohortd.kill();
+
+    installation.types(None, &["ledger", "check"]).done();
+    let database = format!("@{}", installation.directory.path().join("no-url").display());
+    installation.write("no-url", "postgres://nobody@127.0.0.1:9/none?sslmode=disable");
+    let ledger = installation.ledger_path().display().to_string();
+    let copy = installation.types(None, &["ledger", "copy", "--from", &ledger, "--to", &database]);
+    assert_eq!(copy.code, 69, "{}", copy.complaint);
+    assert!(
+        copy.complaint.contains("a reconciliation in it is not finished"),
+        "{}",
+        copy.complaint
+    );
+
+    let cohortd = installation.start();
+    let (_, total) = until_recorded(&cohortd, 3000).await;
+    assert_eq!(total, MANY + 500);
+    let again = installation.types(Some(cohortd.admin), &words);
+    assert_eq!(again.code, 64, "{}", again.complaint);
+    assert!(again.complaint.contains("another reconcile of this audience is under way"));
+    launchdarkly.behave();
+    let line = cohortd.until_logged("operator: audience reconciled with a snapshot").await;
+    let said = ["entered", "left", "complete"].map(|name| line[name].clone());
+    assert_eq!(said, [json!(MANY), json!(500), json!(true)], "{line}");
+    until_members(&launchdarkly, &people).await;
+    installation.drained().await;
+    assert!(cohortd.stop().0.success());
+    let db = rusqlite::Connection::open(installation.ledger_path().join("ledger.db"));
+    let db = db.expect("it is stopped");
+    let left = "SELECT count(*) FROM reconciliation_piece";
+    assert_eq!(db.query_row(left, [], |row| row.get(0)), Ok(0_u64));
+
+    // One whose process died before all was in the ledger is not gone on with, and whoever reads the log knows it.
+    db.execute_batch(
+        "INSERT INTO reconciliation (destination, audience_id, process, stage, about, since, total, done, entered, left)
+         VALUES ('production', 'aud_vip', 1, 'staging', '', 1, 0, 0, 0, 0)",
+    )
+    .expect("it is stopped");
+    drop(db);
+    let cohortd = installation.start();
+    let warning = "a reconcile was broken off before the ledger had all that it changes: give the same command again";
+    let line = cohortd.until_logged(warning).await;
+    assert_eq!(line["audience"], "aud_vip", "{line}");
+    installation.drained().await;
+    let later = iso(NOW_MS + 20);
+    let words = ["reconcile", "aud_vip", "--file", "keys", "--as-of", &later, "--yes"];
+    installation.types(Some(cohortd.admin), &words).done();
+}
+
 tests![
     a_file_becomes_the_truth_at_its_time_and_what_is_newer_stays,
     what_looks_like_a_mistake_is_refused_and_changes_nothing,
@@ -404,5 +474,6 @@ tests![
     a_file_renews_entries_where_they_expire,
     broken_off_by_anybody_it_goes_on_where_it_was_and_delivery_goes_first,
     while_delivery_is_paused_all_of_a_file_is_recorded,
+    killed_in_the_middle_it_goes_on_by_itself_at_the_next_start,
     killed_at_any_point_and_typed_again_it_is_as_the_model,
 ];

@@ -1,9 +1,12 @@
 //! `cohortd reconcile`: a file becomes the truth of an audience at its time.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Result, Write};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -11,7 +14,7 @@ use clap::Args;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::{Duration, sleep};
+use tokio::time::{Duration, Instant, sleep};
 
 use super::lists::all_destinations;
 use super::{Told, ends, json, many, named, of};
@@ -30,6 +33,8 @@ const PIECE_BYTES: usize = 64 << 10;
 const AHEAD: usize = 4;
 /// Time between two looks at the progress.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How long a daemon that has answered before may say nothing until it counts as gone: longer than a restart.
+const GONE_AFTER: Duration = Duration::from_secs(10);
 
 const COLUMN_HELP: &str = "The column with the context keys as they stand; else context_key, or the \
                            identifiers that the mapping takes";
@@ -77,6 +82,7 @@ impl ReconcileCommand {
 
     async fn reconcile(&self, file: Option<&Path>, out: &mut impl Write) -> Told<Result<()>> {
         let (as_of, body) = self.opened()?;
+        let all_sent = Arc::clone(&body.all_sent);
         let daemon = self.asking.daemon(file)?;
         if self.destination.is_none() {
             let known = all_destinations(&daemon).await?;
@@ -98,18 +104,27 @@ impl ReconcileCommand {
             context_kind: self.context_kind.clone(),
         };
         let path = of(&name, &["reconcile"]);
-        let answer: Answer<Reconciled> = tokio::select! {
-            answer = daemon.upload(&path, &query, reqwest::Body::wrap(body)) => answer?,
+        let seen = Cell::new(false);
+        let work = async {
+            let answer = tokio::select! {
+                answer = daemon.upload(&path, &query, reqwest::Body::wrap(body)) => answer,
+                never = self.show(&daemon, &name, &seen) => match never {},
+            };
+            match answer {
+                Err(lost) if lost.is_of_the_daemon() && all_sent.load(Ordering::Relaxed) => {
+                    self.follow(&daemon, &name, (lost, &seen)).await.map(|()| None)
+                }
+                answer => answer.map(Some),
+            }
+        };
+        let answer: Option<Answer<Reconciled>> = tokio::select! {
+            answer = work => answer?,
             ended = told_to_end() => {
                 ended.map_err(|error| Silent::usage(format!("signals cannot be heard: {error}")))?;
-                let what = ReconcileStop { audience: self.audience.clone() };
-                // A daemon that cannot be asked is not at work either, or says so when it is asked again.
-                let _: Told<Answer<Done>> = daemon.post(&of(&name, &["reconcile", "stop"]), &what).await;
-                let words = "stopped; what was recorded stays, and the same command does what is left";
-                return Err(Silent::interrupted(words));
+                return Err(self.stop(&daemon, &name).await);
             }
-            never = self.show(&daemon, &name) => match never {},
         };
+        let Some(answer) = answer else { return Ok(Ok(())) };
         if self.asking.json {
             return Ok(json(&answer, out));
         }
@@ -149,24 +164,86 @@ impl ReconcileCommand {
         Ok((as_of, Pieces::of(file, size)))
     }
 
+    /// Ends it where it is, whoever is at it; what to say.
+    async fn stop(&self, daemon: &Daemon, name: &str) -> Silent {
+        let what = ReconcileStop { audience: self.audience.clone() };
+        let stopped: Told<Answer<Done>> =
+            daemon.post(&of(name, &["reconcile", "stop"]), &what).await;
+        Silent::interrupted(if stopped.is_ok() {
+            "stopped; what was recorded stays, and the same command does what is left"
+        } else {
+            "the daemon cannot be asked to stop: if all was sent, it goes on by itself once it runs; `progress` of the API \
+             shows that, and POST …/reconcile/stop ends it"
+        })
+    }
+
     /// Shows how far the daemon is, without end.
-    async fn show(&self, daemon: &Daemon, name: &str) -> std::convert::Infallible {
+    async fn show(
+        &self,
+        daemon: &Daemon,
+        name: &str,
+        seen: &Cell<bool>,
+    ) -> std::convert::Infallible {
         let mut bar = Bar::new();
         loop {
             sleep(LOOK_EVERY).await;
-            let path = of(name, &["progress"]);
             // Whoever cannot be asked now says so in the answer to the request itself.
-            let Ok(Answer { value, .. }) = daemon.get::<ProgressList>(&path, &Nothing {}).await
-            else {
-                continue;
-            };
-            let mine = value.items.iter().find(|item| {
-                item.kind == Work::Reconcile && item.audience.as_ref() == Some(&self.audience)
-            });
-            if let Some(item) = mine {
-                let left = item.remaining_s.map(|left| format!("about {} left", in_words(left)));
-                bar.show(item.done, item.total, &left.unwrap_or_default());
+            let _ = self.look(daemon, name, (&mut bar, seen)).await;
+        }
+    }
+
+    /// Looks how far it is; whether it goes on by itself.
+    async fn look(
+        &self,
+        daemon: &Daemon,
+        name: &str,
+        (bar, seen): (&mut Bar, &Cell<bool>),
+    ) -> Told<bool> {
+        let path = of(name, &["progress"]);
+        let Answer { value, .. } = daemon.get::<ProgressList>(&path, &Nothing {}).await?;
+        let mine = value.items.iter().find(|item| {
+            item.kind == Work::Reconcile && item.audience.as_ref() == Some(&self.audience)
+        });
+        if let Some(item) = mine {
+            seen.set(true);
+            let left = item.remaining_s.map(|left| format!("about {} left", in_words(left)));
+            bar.show(item.done, item.total, &left.unwrap_or_default());
+        }
+        Ok(mine.is_some())
+    }
+
+    /// The answer was lost, or the daemon stops: returns once nothing is under way any more.
+    async fn follow(
+        &self,
+        daemon: &Daemon,
+        name: &str,
+        (lost, seen): (Silent, &Cell<bool>),
+    ) -> Told<()> {
+        let mut bar = Bar::new();
+        let mut answered = Instant::now();
+        loop {
+            match self.look(daemon, name, (&mut bar, seen)).await {
+                Ok(true) => answered = Instant::now(),
+                Ok(false) if seen.get() => {
+                    complain(
+                        "the daemon that was asked has ended, and the reconcile has gone on without it: it is no longer under \
+                         way, so all of it is recorded, unless somebody has stopped it; the log has a line of its end",
+                    );
+                    return Ok(());
+                }
+                Ok(false) => return Err(lost),
+                Err(_) if answered.elapsed() < GONE_AFTER => {}
+                Err(_) => {
+                    return Err(lost.after(if seen.get() {
+                        "it goes on by itself once the daemon runs again, or at another replica; `progress` of the API shows \
+                         how far it is: "
+                    } else {
+                        "if the ledger had all that it changes, it goes on by itself once the daemon runs again; `progress` of \
+                         the API shows whether it does, and if not, type the same again: "
+                    }));
+                }
             }
+            sleep(LOOK_EVERY).await;
         }
     }
 }
@@ -218,13 +295,15 @@ fn print(name: &str, done: &Reconciled, out: &mut impl Write) -> Result<()> {
 
 /// A file as the body of a request, read by a thread of its own.
 struct Pieces {
-    pieces: mpsc::Receiver<io::Result<Bytes>>,
+    coming: mpsc::Receiver<io::Result<Bytes>>,
     left: Option<u64>,
+    /// Set once there is nothing more to send.
+    all_sent: Arc<AtomicBool>,
 }
 
 impl Pieces {
     fn of(mut from: impl Read + Send + 'static, size: Option<u64>) -> Self {
-        let (to, pieces) = mpsc::channel(AHEAD);
+        let (to, coming) = mpsc::channel(AHEAD);
         std::thread::spawn(move || {
             loop {
                 let mut piece = vec![0; PIECE_BYTES];
@@ -243,7 +322,7 @@ impl Pieces {
                 }
             }
         });
-        Self { pieces, left: size }
+        Self { coming, left: size, all_sent: Arc::default() }
     }
 }
 
@@ -255,9 +334,12 @@ impl Body for Pieces {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        let next = std::task::ready!(self.pieces.poll_recv(context));
+        let next = std::task::ready!(self.coming.poll_recv(context));
         if let (Some(Ok(piece)), Some(left)) = (&next, &mut self.left) {
             *left = left.saturating_sub(piece.len() as u64);
+        }
+        if next.is_none() || self.left == Some(0) {
+            self.all_sent.store(true, Ordering::Relaxed);
         }
         Poll::Ready(next.map(|piece| piece.map(Frame::data)))
     }

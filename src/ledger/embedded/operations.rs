@@ -35,7 +35,7 @@ impl EmbeddedLedger {
     }
 
     /// Like [`Self::read`], without waiting for what is not in the tables yet.
-    async fn read_tables<T: Send + 'static>(
+    pub(crate) async fn read_tables<T: Send + 'static>(
         &self,
         read: impl FnOnce(&reader::Reader) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, LedgerError> {

@@ -17,6 +17,7 @@ pub(crate) mod parked;
 pub(crate) mod persons;
 pub(crate) mod reader;
 pub(crate) mod reassertions;
+pub(crate) mod reconciliations;
 pub(crate) mod rejected;
 mod row_ids;
 pub(crate) mod schema;

@@ -67,6 +67,7 @@ impl State {
         name: &DestinationName,
         only: Option<&AudienceId>,
     ) -> Result<u64, LedgerError> {
+        self.reconciliations.stop(name, only);
         let destinations = &mut self.destinations;
         let unknown = || LedgerError::UnknownDestination(name.clone());
         let destination = destinations.get_mut(name).ok_or_else(unknown)?;

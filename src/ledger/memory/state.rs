@@ -12,6 +12,7 @@ use crate::ledger::counts::Counts;
 use crate::ledger::deletion::Tombstone;
 use crate::ledger::guard::Guard;
 use crate::ledger::member::{self, Member, Moment, Next};
+use crate::ledger::memory::begun::Begun;
 use crate::ledger::{
     DestinationSettings, LedgerError, ParkReason, RejectedView, Retention, Route, Turnover,
 };
@@ -94,6 +95,7 @@ pub(crate) struct State {
     /// Those that have ever been configured and were not erased since.
     pub destinations: BTreeMap<DestinationName, Destination>,
     pub rejected: Rejected,
+    pub reconciliations: Begun,
     pub note: Option<String>,
 }
 
@@ -194,6 +196,7 @@ impl State {
             bounds,
             destinations: BTreeMap::new(),
             rejected: Rejected::default(),
+            reconciliations: Begun::default(),
             note: None,
         }
     }
@@ -201,6 +204,7 @@ impl State {
     /// Another process begins where the one before has ended.
     pub fn restart(&mut self, bounds: Bounds) {
         self.bounds = bounds;
+        self.reconciliations.restart();
         for destination in self.destinations.values_mut() {
             destination.restart();
         }

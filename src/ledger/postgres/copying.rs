@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use tokio_postgres::types::{ToSql, Type};
 
-use crate::ledger::copied::{Found, Once, Progress};
+use crate::ledger::Stage;
+use crate::ledger::copied::{Found, Once, Progress, RECONCILES};
 use crate::ledger::postgres::address::DatabaseAddress;
 use crate::ledger::postgres::failure::Failure;
 use crate::ledger::postgres::places::Place;
@@ -73,6 +74,10 @@ impl DatabaseCopy {
                 ));
             }
             nobody_is_there(&tx).await?;
+            let sql = "SELECT 1 FROM reconciliation WHERE stage = $1 LIMIT 1";
+            if tx.first(sql, &[(&Stage::Staged.name(), Type::TEXT)]).await?.is_some() {
+                return Err(Failure::Unavailable(RECONCILES.to_owned()));
+            }
             let mark = value(&tx, SOURCE_OF_COPY).await?;
             Ok(mark.and_then(|mark| Some(mark.split_once(' ')?.0.to_owned())))
         })
@@ -134,8 +139,16 @@ impl DatabaseCopy {
                 schema::make(tx).await?;
             }
             // What an audience has left that is gone, too: its number comes again.
-            let tables =
-                ["destination", "replica", "change", "pending", "parked", "reassertion", "member"];
+            let tables = [
+                "destination",
+                "replica",
+                "change",
+                "pending",
+                "parked",
+                "reassertion",
+                "member",
+                "reconciliation",
+            ];
             for table in tables {
                 tx.execute(&format!("DELETE FROM {table}"), &[]).await?;
             }

@@ -21,6 +21,7 @@ use crate::ledger::postgres::pausing;
 use crate::ledger::postgres::places::Place;
 use crate::ledger::postgres::pool::{Tx, transact};
 use crate::ledger::postgres::presence;
+use crate::ledger::postgres::reconciling;
 use crate::ledger::postgres::shared::Shared;
 use crate::ledger::postgres::upkeep;
 use crate::ledger::postgres::views;
@@ -387,6 +388,7 @@ impl Operations for PostgresLedger {
         let erase = async |tx: &Tx| -> Result<u64, Failure> {
             let no = self.stored(tx, destination).await?;
             Lock::Exclusive.hold(tx, no).await?;
+            reconciling::stop(tx, destination, audience).await?;
             let places = these(tx, destination, no, audience).await?;
             let numbers: Vec<i32> = places.iter().map(|place| place.no).collect();
             let sql = "UPDATE audience SET is_erased = true, walk = NULL WHERE no = ANY($1)";

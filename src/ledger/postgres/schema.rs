@@ -171,6 +171,28 @@ CREATE TABLE deleted (
     arrival int8 NOT NULL,
     PRIMARY KEY (destination_no, person)
 );
+CREATE TABLE reconciliation (
+    id int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    destination text NOT NULL,
+    audience_id bytea NOT NULL,
+    replica text NOT NULL,
+    process int8 NOT NULL,
+    stage text NOT NULL,
+    about bytea NOT NULL,
+    since int8 NOT NULL,
+    ended_at int8,
+    total int8 NOT NULL,
+    done int8 NOT NULL,
+    entered int8 NOT NULL,
+    gone int8 NOT NULL
+);
+CREATE UNIQUE INDEX reconciliation_that_is_under_way ON reconciliation (destination, audience_id) WHERE ended_at IS NULL;
+CREATE TABLE reconciliation_piece (
+    reconciliation int8 NOT NULL REFERENCES reconciliation ON DELETE CASCADE,
+    no int8 NOT NULL,
+    body bytea NOT NULL,
+    PRIMARY KEY (reconciliation, no)
+);
 INSERT INTO cohortd VALUES ('version', '\\x31'), ('arrival', '\\x30');
 INSERT INTO cohortd SELECT 'hash_key', decode(md5(gen_random_uuid()::text) || md5(gen_random_uuid()::text), 'hex');
 ";

@@ -9,6 +9,7 @@ use http::StatusCode;
 use serde_json::Value;
 
 use super::part::{Part, part};
+use super::reconcile::waiting::is_of;
 use super::wire::{
     AudienceInfo, DestinationInfo, Done, Drop, FailingInfo, Forget, ListQuery, MemberInfo,
     MemberQuery, Nothing, Resync, instant,
@@ -217,7 +218,11 @@ pub(super) async fn drop_rows(
 ) -> Answer<Done> {
     let audience = audience_id(audience.as_ref())?;
     let shown = audience.as_ref().map(AudienceId::as_str);
-    if api.reconciling.is_taken(&name, shown) {
+    // Nobody records anything for a destination that is not configured.
+    let is_used = api.configured(&name).is_ok();
+    let is_taken = api.reconciling.is_taken(&name, shown)
+        || is_used && api.ledger.reconciliations().await?.iter().any(|of| is_of(of, &name, shown));
+    if is_taken {
         let detail = "a reconcile is under way: whoever its file says is in would come back; end it first, with \
                       Ctrl-C where it runs or POST …/reconcile/stop, or wait until it is done";
         return Err(Problem::new(StatusCode::CONFLICT, detail));

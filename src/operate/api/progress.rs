@@ -14,8 +14,8 @@ use tokio::time::Instant;
 use super::wire::{Nothing, ProgressItem, ProgressList, Work, instant};
 use super::{Api, Asked, Destination, Problem};
 use crate::json::Json;
-use crate::ledger::AudienceView;
-use crate::membership::{AudienceId, DestinationName, Timestamp};
+use crate::ledger::{AudienceView, ReconciliationView, Stage};
+use crate::membership::{DestinationName, Timestamp};
 
 /// Most items in one answer.
 const MOST: usize = 1000;
@@ -131,37 +131,28 @@ impl Courses {
         }
     }
 
-    /// Call after each part of a reconciliation with how many changes are recorded, and of how many; `None` once
-    /// it has ended.
-    pub(super) fn reconciled(
-        &self,
-        name: &DestinationName,
-        audience: &AudienceId,
-        so_far: Option<(u64, u64)>,
-        clock: Timestamp,
-    ) {
-        let which = (name.clone(), Work::Reconcile, Some(audience.as_str().to_owned()));
-        let mut courses = self.lock();
-        match so_far {
-            None => drop(courses.remove(&which)),
-            Some((done, total)) => courses.entry(which).or_insert_with(|| Course::new(clock)).look(
-                done,
-                total,
-                Instant::now(),
-            ),
-        }
-    }
-
     /// Takes a reading of all work of a destination, and returns its progress.
     fn look(
         &self,
         name: &DestinationName,
-        audiences: &[AudienceView],
+        (audiences, reconciliations): (&[AudienceView], &[ReconciliationView]),
         clock: Timestamp,
     ) -> Vec<ProgressItem> {
         let now = Instant::now();
         let mut courses = self.lock();
         let mut seen: HashSet<Which> = HashSet::new();
+        for of in reconciliations {
+            if of.destination != *name || of.stage != Stage::Staged {
+                continue;
+            }
+            let which = (name.clone(), Work::Reconcile, Some(of.audience.as_str().to_owned()));
+            let course = courses.entry(which.clone()).or_insert_with(|| Course::new(of.since));
+            if course.since != of.since {
+                *course = Course::new(of.since);
+            }
+            course.look(of.changed.done, of.total, now);
+            seen.insert(which);
+        }
         for view in audiences {
             let Some(walk) = &view.walk else { continue };
             let which = (name.clone(), Work::of(walk.task), Some(view.audience.clone()));
@@ -190,10 +181,7 @@ impl Courses {
             which.1 == Work::Replay && last.is_some_and(|last| last < GIVEN_UP)
         };
         courses.retain(|which, course| {
-            which.0 != *name
-                || which.1 == Work::Reconcile
-                || seen.contains(which)
-                || is_replay(which, course)
+            which.0 != *name || seen.contains(which) || is_replay(which, course)
         });
         let of_this = courses.iter().filter(|(which, _)| which.0 == *name);
         let mut items: Vec<_> = of_this.map(|(which, of)| of.item(which, now, clock)).collect();
@@ -216,8 +204,9 @@ pub(super) async fn progress(
     Asked(Nothing {}): Asked<Nothing>,
 ) -> Result<Json<ProgressList>, Problem> {
     let audiences = api.ledger.audiences(&name).await?;
+    let reconciliations = api.ledger.reconciliations().await?;
     let clock = api.ledger.arrival();
-    let items = api.courses.look(&name, &audiences, clock);
+    let items = api.courses.look(&name, (&audiences, &reconciliations), clock);
     Ok(Json(ProgressList { now: instant(clock), items }))
 }
 

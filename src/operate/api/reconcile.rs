@@ -1,15 +1,20 @@
 //! `POST …/reconcile`: brings an audience to what a snapshot says (`operate::reconcile`).
 //!
-//! All of it happens within the request. It ends before it is done if the body does not arrive, if the daemon
-//! stops, or by `POST …/reconcile/stop`; the same request again does what is left. A sender that goes away once
-//! all is sent does not end it: how would one tell it from one that waits?
+//! Within the request the snapshot is read, compared, and refused, or what it changes is written into the ledger. From
+//! then on it goes on by itself ([`applying`]), and the request only waits for its end. Until then it ends with the
+//! request: if the body does not arrive or the daemon stops. `POST …/reconcile/stop` ends it at any time; the same request
+//! again does what is left. A sender that goes away once all is sent does not end it: how would one tell it from one that
+//! waits?
 
-mod applying;
+pub mod applying;
 mod beside;
 mod plan;
 mod reading;
+mod recording;
+mod staging;
 mod target;
 pub mod turn;
+pub(super) mod waiting;
 mod walk;
 
 use std::net::IpAddr;
@@ -46,6 +51,8 @@ const MAX_EXITS_PERCENT: u8 = 20;
                                       the body was cut off"),
         (status = 409, description = "It looks like a mistake and `yes` is not set, another one is under way, \
                                       it was stopped, or the audience cannot take it"),
+        (status = 503, description = "The daemon stops, or the ledger cannot write; the problem says whether it goes \
+                                      on by itself"),
         (status = 415, description = "The Content-Type of the body is not application/octet-stream"),
         (status = 422, description = "The snapshot cannot be read; the problem says where"),
     )
@@ -63,31 +70,27 @@ pub(super) async fn reconcile(
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
     }
     let mut body = request.into_body();
-    let stopping = api.stopping.clone();
     let from = peer.map(|Extension(Peer(address))| address);
-    let audience = asked.audience.as_deref().unwrap_or_default();
-    let answer = match api.reconciling.take(&name, audience) {
-        None => {
-            let detail = "another reconcile is under way; try again when it has ended";
-            Err(Problem::new(StatusCode::CONFLICT, detail))
+    match begun(&api, name, &asked, from, &mut body).await {
+        Ok(Begun { id: None, answer, .. }) => Ok(Json(answer)),
+        Ok(Begun { id: Some(id), mut answer, destination }) => {
+            api.reconciling.work.notify_one();
+            tokio::select! {
+                ended = waiting::complete(&api, id) => ended?,
+                () = api.stopping.cancelled() => return Err(waiting::goes_on()),
+            }
+            answer.held = is_held(&api, &destination, &answer.audience);
+            Ok(Json(answer))
         }
-        Some(turn) => tokio::select! {
-            answer = carried_out(&api, name, &asked, from, &mut body) => answer,
-            () = turn.stopped() => {
-                let detail = "it was stopped; what was recorded stays, and the same again does what is left";
-                Err(Problem::new(StatusCode::CONFLICT, detail))
-            }
-            () = stopping.cancelled() => {
-                let detail = "the daemon stops; type the same again once it runs, and what is left is done";
-                return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail));
-            }
-        },
-    };
-    if answer.is_err() {
-        // Read to its end, so that its sender sees the answer.
-        while let Ok(Some(Ok(_))) = timeout(reading::PIECE_TIMEOUT, body.frame()).await {}
+        Err(problem) => {
+            // Read to its end, so that its sender sees the answer; a daemon that stops has no time for that.
+            let all = async {
+                while let Ok(Some(Ok(_))) = timeout(reading::PIECE_TIMEOUT, body.frame()).await {}
+            };
+            let _ = api.stopping.run_until_cancelled(all).await;
+            Err(problem)
+        }
     }
-    answer.map(Json)
 }
 
 /// Stops a reconciliation that is under way; what was recorded stays
@@ -103,18 +106,67 @@ pub(super) async fn stop(
     Destination(name): Destination,
     Change(what): Change<ReconcileStop>,
 ) -> Result<Json<Done>, Problem> {
-    let was_there = api.reconciling.stop(&name, &what.audience).await;
+    let was_there = waiting::stop(&api, &name, &what.audience).await?;
     Ok(Json(Done::of(u64::from(was_there))))
 }
 
-async fn carried_out(
+/// What is under way in the ledger, or has its answer.
+struct Begun {
+    /// Its number in the ledger; `None`: it is a dry run.
+    id: Option<i64>,
+    destination: DestinationName,
+    answer: Reconciled,
+}
+
+fn stopped() -> Problem {
+    let detail = "it was stopped; what was recorded stays, and the same again does what is left";
+    Problem::new(StatusCode::CONFLICT, detail)
+}
+
+fn is_held(api: &Api, destination: &DestinationName, audience: &str) -> bool {
+    api.ledger.held_audiences(destination).iter().any(|of| of.audience == audience)
+}
+
+/// Everything up to where it goes on by itself.
+async fn begun(
     api: &Api,
     name: DestinationName,
     asked: &Reconcile,
     from: Option<IpAddr>,
     body: &mut Body,
-) -> Result<Reconciled, Problem> {
-    let target = Target::of(api, name, asked).await?;
+) -> Result<Begun, Problem> {
+    let audience = asked.audience.as_deref().unwrap_or_default();
+    let Some(turn) = api.reconciling.take(&name, audience) else {
+        let detail =
+            "another reconcile is being compared with the ledger; try again when that has ended";
+        return Err(Problem::new(StatusCode::CONFLICT, detail));
+    };
+    let begun = tokio::select! {
+        begun = staged(api, name, asked, from, (body, &turn)) => begun,
+        () = turn.stopped() => Err(stopped()),
+        () = api.stopping.cancelled() => {
+            let detail = "the daemon stops; type the same again once it runs, and what is left is done";
+            Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail))
+        }
+    };
+    if let (Err(_), Some(id)) = (&begun, turn.id()) {
+        waiting::give_up(api, id).await;
+    }
+    begun
+}
+
+async fn staged(
+    api: &Api,
+    name: DestinationName,
+    asked: &Reconcile,
+    from: Option<IpAddr>,
+    (body, turn): (&mut Body, &turn::Taken<'_>),
+) -> Result<Begun, Problem> {
+    let target = Target::of(api, name, asked, from).await?;
+    let id = if asked.dry_run { None } else { Some(staging::begin(api, &target).await?) };
+    if let Some(id) = id {
+        turn.begun(id);
+    }
     let (read, spool) = reading::spooled(api, &target, body).await?;
     let plan = Plan::of(api, &target, &spool).await?;
     let refusal = plan.refusal(asked.max_exits.unwrap_or(MAX_EXITS_PERCENT));
@@ -122,11 +174,10 @@ async fn carried_out(
     if let Some(refusal) = refusal.as_ref().filter(|_| !asked.dry_run) {
         return Err(Problem::new(StatusCode::CONFLICT, format!("{refusal}; nothing was done")));
     }
-    if !asked.dry_run {
-        applying::apply(api, &target, (&spool, &plan), from).await?;
+    if let Some(id) = id {
+        staging::stage(api, &target, id, (&spool, &plan)).await?;
     }
-    let held = api.ledger.held_audiences(&target.destination);
-    Ok(Reconciled {
+    let answer = Reconciled {
         audience: target.audience.as_str().to_owned(),
         as_of: instant(target.as_of),
         lines: read.lines,
@@ -137,8 +188,9 @@ async fn carried_out(
         newer: plan.newer,
         dry_run: asked.dry_run,
         refusal,
-        held: held.iter().any(|of| of.audience == target.audience.as_str()),
+        held: is_held(api, &target.destination, target.audience.as_str()),
         entering: plan.entering,
         leaving: plan.leaving,
-    })
+    };
+    Ok(Begun { id, destination: target.destination, answer })
 }

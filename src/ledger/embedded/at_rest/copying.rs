@@ -26,7 +26,9 @@ use crate::ledger::embedded::opening::{interrupted, open};
 use crate::ledger::embedded::tables::audiences::{self, AudienceRow};
 use crate::ledger::embedded::tables::open_error::OpenError;
 use crate::ledger::embedded::tables::version::VERSION;
-use crate::ledger::embedded::tables::{checksum, connections, meta, schema, soundness};
+use crate::ledger::embedded::tables::{
+    checksum, connections, meta, reconciliations, schema, soundness,
+};
 use crate::ledger::embedded::wal;
 use crate::membership::{DestinationName, Timestamp};
 
@@ -65,6 +67,9 @@ impl DirectoryCopy {
         }
         let copy = Self::with(lock, directory, to_write(&database)?)?;
         soundness::few_rows(&copy.db)?;
+        if reconciliations::is_any_staged(&copy.db)? {
+            return Err(OpenError::Reconciling);
+        }
         Ok(copy)
     }
 

@@ -9,6 +9,7 @@ use crate::ledger::embedded::directory::names;
 use crate::ledger::embedded::ids::AudienceRowId;
 use crate::ledger::embedded::opening::{interrupted, open};
 use crate::ledger::embedded::tables::open_error::OpenError;
+use crate::ledger::embedded::tables::reconciliations;
 use crate::ledger::embedded::tables::walk::{Task, Walk};
 use crate::membership::{AudienceId, DestinationName, Timestamp};
 
@@ -97,17 +98,18 @@ fn rename_destination(
         "UPDATE destination SET name = ?2, checksum = NULL WHERE id = ?1",
         params![row, to.as_str()],
     )?;
+    reconciliations::rename(db, (from, to), None)?;
     Ok(())
 }
 
 fn rename_audience(
     db: &Connection,
-    of: &DestinationName,
+    name: &DestinationName,
     from: &AudienceId,
     to: &AudienceId,
 ) -> Result<(), RenameError> {
-    let unknown = || RenameError::Unknown(format!("destination {of}"));
-    let of = destination(db, of)?.ok_or_else(unknown)?;
+    let unknown = || RenameError::Unknown(format!("destination {name}"));
+    let of = destination(db, name)?.ok_or_else(unknown)?;
     let words = |audience: &AudienceId| format!("audience {}", audience.as_str());
     let find = |audience: &AudienceId| {
         db.query_row(
@@ -132,6 +134,7 @@ fn rename_audience(
          WHERE id = ?1",
         params![row, to.as_str(), since.0, walk.to_string(), walk.after],
     )?;
+    reconciliations::rename(db, (name, name), Some((from, to)))?;
     Ok(())
 }
 

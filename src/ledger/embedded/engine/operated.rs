@@ -5,9 +5,9 @@ use crate::ledger::embedded::engine::state::State;
 use crate::ledger::embedded::ids::{AudienceIndex, DestinationIndex};
 use crate::ledger::embedded::tables::database::Database;
 use crate::ledger::embedded::tables::walk::Task;
-use crate::ledger::embedded::tables::{audiences, destinations, dropped, meta};
+use crate::ledger::embedded::tables::{audiences, destinations, dropped, meta, reconciliations};
 use crate::ledger::member::{self, Member, Moment, Next};
-use crate::ledger::{LedgerError, Members};
+use crate::ledger::{LedgerError, Members, ReconciliationStep};
 use crate::membership::{AudienceId, DestinationName};
 
 /// A verb of [`crate::ledger::Operations`] that changes something.
@@ -23,6 +23,8 @@ pub(crate) enum Operation {
     Guard { destination: DestinationName, audience: Option<AudienceId>, decision: Decision },
     Pause { destination: DestinationName, paused: bool },
     LeaveNote(String),
+    BeginReconciliation { destination: DestinationName, audience: AudienceId, process: i64 },
+    StepReconciliation { id: i64, step: ReconciliationStep },
 }
 
 impl Operation {
@@ -124,6 +126,22 @@ pub(crate) fn apply(
             meta::keep_note(db.connection()?, note)?;
             Ok(Ok(1))
         }
+        Operation::BeginReconciliation { destination, audience, process } => {
+            if state.audiences.configured_destination(destination).is_none() {
+                return Ok(Err(LedgerError::UnknownDestination(destination.clone())));
+            }
+            let (now, db) = (state.stamp(), db.connection()?);
+            let id = reconciliations::begin(db, destination, audience, *process, now)?;
+            Ok(Ok(id.unsigned_abs()))
+        }
+        Operation::StepReconciliation { id, step } => {
+            let now = state.stamp();
+            if *step == ReconciliationStep::Remove {
+                state.erasure.note(); // its pieces had keys of people who may have been deleted since
+            }
+            let is_done = reconciliations::step(db.connection()?, *id, step, now)?;
+            Ok(Ok(u64::from(is_done)))
+        }
     }
 }
 
@@ -199,6 +217,7 @@ fn drop_rows(
     destination: &DestinationName,
     only: Option<&AudienceId>,
 ) -> rusqlite::Result<Result<u64, LedgerError>> {
+    reconciliations::stop(db.connection()?, destination, only)?;
     if let Some(of) = state.audiences.destination(destination) {
         if only.is_none() {
             dropped::detach_rejected(db.connection()?, state.audiences[of].row)?;

@@ -14,7 +14,7 @@ use crate::ledger::embedded::tables::version::VERSION;
 use crate::ledger::embedded::tables::{meta, schema};
 
 /// The step at `index` leads from version `index + 1` to the next.
-const STEPS: [&str; 5] = [
+const STEPS: [&str; 6] = [
     "
 ALTER TABLE destination ADD COLUMN paused_at INTEGER;
 ALTER TABLE destination ADD COLUMN dropped INTEGER NOT NULL DEFAULT 0;
@@ -66,6 +66,31 @@ CREATE TABLE message (
     "
 ALTER TABLE audience ADD COLUMN guard TEXT;
 ALTER TABLE audience ADD COLUMN snapshot_at INTEGER NOT NULL DEFAULT 0;
+",
+    // What is left of a reconciliation is kept until all of it is recorded.
+    "
+CREATE TABLE reconciliation (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    destination TEXT NOT NULL,
+    audience_id TEXT NOT NULL,
+    process INTEGER NOT NULL,
+    stage TEXT NOT NULL,
+    about TEXT NOT NULL,
+    since INTEGER NOT NULL,
+    ended_at INTEGER,
+    total INTEGER NOT NULL,
+    done INTEGER NOT NULL,
+    entered INTEGER NOT NULL,
+    left INTEGER NOT NULL,
+    checksum INTEGER
+) STRICT;
+CREATE TABLE reconciliation_piece (
+    reconciliation INTEGER NOT NULL,
+    no INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    checksum INTEGER,
+    PRIMARY KEY (reconciliation, no)
+) STRICT;
 ",
 ];
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::ledger::copied::RECONCILES;
 use crate::ledger::embedded::directory::on_disk::Unusable;
 use crate::ledger::embedded::directory::reserve;
 use crate::ledger::embedded::tables::checksum;
@@ -82,6 +83,9 @@ pub enum OpenError {
          it was, or remove that directory"
     )]
     Unfinished(PathBuf),
+    /// It cannot be copied now.
+    #[error("{RECONCILES}")]
+    Reconciling,
     /// Nothing is there to be read.
     #[error("there is no ledger at {0}")]
     Missing(PathBuf),

@@ -66,7 +66,8 @@ impl Reader {
         Self(Mutex::new(connection))
     }
 
-    fn with<T>(
+    /// What is read on this connection.
+    pub(crate) fn with<T>(
         &self,
         read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {

@@ -115,6 +115,29 @@ CREATE TABLE rejected (
 ) STRICT;
 CREATE INDEX rejected_person ON rejected (person) WHERE person IS NOT NULL;
 CREATE INDEX rejected_destination ON rejected (destination);
+
+CREATE TABLE reconciliation (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    destination TEXT NOT NULL,
+    audience_id TEXT NOT NULL,
+    process INTEGER NOT NULL,
+    stage TEXT NOT NULL,
+    about TEXT NOT NULL,
+    since INTEGER NOT NULL,
+    ended_at INTEGER,
+    total INTEGER NOT NULL,
+    done INTEGER NOT NULL,
+    entered INTEGER NOT NULL,
+    left INTEGER NOT NULL,
+    checksum INTEGER
+) STRICT;
+CREATE TABLE reconciliation_piece (
+    reconciliation INTEGER NOT NULL,
+    no INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    checksum INTEGER,
+    PRIMARY KEY (reconciliation, no)
+) STRICT;
 ";
 
 /// Makes the tables of a new ledger, and what they begin with: all of it or nothing, with one sync.

@@ -12,8 +12,8 @@ use crate::ledger::embedded::ids::AudienceRowId;
 use crate::ledger::embedded::tables::open_error::OpenError;
 use crate::ledger::embedded::tables::version::VERSION;
 use crate::ledger::embedded::tables::{
-    destinations, members, messages, meta, parked, persons, reassertions, rejected, schema,
-    sqlite_log,
+    destinations, members, messages, meta, parked, persons, reassertions, reconciliations,
+    rejected, schema, sqlite_log,
 };
 use rusqlite::{Connection, params};
 
@@ -87,6 +87,7 @@ pub(crate) fn few_rows(db: &Connection) -> rusqlite::Result<()> {
     persons::verify_all(db)?;
     messages::verify_all(db)?;
     rejected::verify_all(db)?;
+    reconciliations::verify_all(db)?;
     reassertions::verify_all(db)
 }
 
@@ -175,7 +176,7 @@ pub(crate) fn roots(db: &Connection) -> Result<(), OpenError> {
 }
 
 /// Each descends from a root to both ends. One `min` or `max` in a subquery: two in one query are a scan.
-const REACH: [&str; 18] = [
+const REACH: [&str; 20] = [
     "SELECT count(*) FROM (SELECT * FROM meta LIMIT 1)",
     "SELECT (SELECT min(id) FROM destination), (SELECT max(id) FROM destination)",
     "SELECT count(*) FROM (SELECT name FROM destination ORDER BY name LIMIT 1)",
@@ -198,6 +199,9 @@ const REACH: [&str; 18] = [
     "SELECT (SELECT min(destination) FROM rejected), (SELECT max(destination) FROM rejected)",
     "SELECT count(*) FROM (SELECT 1 FROM rejected INDEXED BY rejected_person
          WHERE person IS NOT NULL ORDER BY person LIMIT 1)",
+    "SELECT (SELECT min(id) FROM reconciliation), (SELECT max(id) FROM reconciliation)",
+    "SELECT (SELECT min(reconciliation) FROM reconciliation_piece),
+         (SELECT max(reconciliation) FROM reconciliation_piece)",
 ];
 
 /// The columns of every table and index, by name.

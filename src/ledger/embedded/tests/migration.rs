@@ -107,7 +107,9 @@ async fn a_walk_that_the_second_version_began_goes_on() {
          ALTER TABLE audience DROP COLUMN snapshot_at;
          ALTER TABLE forgotten DROP COLUMN seen_at;
          ALTER TABLE rejected DROP COLUMN event_at;
-         DROP TABLE message;",
+         DROP TABLE message;
+         DROP TABLE reconciliation;
+         DROP TABLE reconciliation_piece;",
     )
     .expect("later versions have brought them");
     db.pragma_update(None, "user_version", 2).expect("nobody else has it");

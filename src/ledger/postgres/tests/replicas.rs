@@ -3,7 +3,7 @@
 use super::*;
 use crate::ledger::contract::subject::*;
 use crate::ledger::lease::{Change, Lease};
-use crate::ledger::{Batch, Outbox, Recorder, Report, Unheard};
+use crate::ledger::{Batch, Outbox, Reconciliations, Recorder, Report, Stager, Unheard};
 use crate::membership::Timestamp;
 
 /// A replica, and the task that keeps it.
@@ -418,4 +418,26 @@ async fn a_destination_that_another_replica_has_dropped_begins_anew() {
     only.settle(of_before).await; // says nothing of anybody
     let batch = until_claimed(&only).await;
     assert_eq!((batch.members.len(), batch.members[0].context_key.as_str()), (1, "bob"));
+}
+
+#[tokio::test]
+async fn a_reconciliation_that_another_replica_writes_down_is_left_to_it_while_it_is_there() {
+    let database = of_all().database();
+    let one = Replica::start(&database, "one", LONG).await;
+    let two = Replica::start(&database, "two", LONG).await;
+    let begun = one.ledger.begin_reconciliation(&production(), &id("a")).await;
+    assert!(begun.expect("it is open").is_some());
+    let stager = async |of: &Replica| {
+        let all = of.ledger.reconciliations().await.expect("it is open");
+        all[0].stager
+    };
+    let seen = async {
+        while stager(&two).await != Stager::Elsewhere {
+            tokio::task::yield_now().await; // it has said nothing of itself yet
+        }
+    };
+    tokio::time::timeout(DEADLINE, seen).await.expect("it says that it is there");
+    assert_eq!(stager(&one).await, Stager::Here);
+    one.ledger.close().await;
+    assert_eq!(stager(&two).await, Stager::Gone, "it has said goodbye");
 }

@@ -1,143 +1,180 @@
-//! Records what a snapshot changes, as fast as it is delivered.
+//! Records what was written down of reconciliations, as fast as it is delivered, and tidies up after them. Every replica
+//! does so for the destinations that it delivers, so that another one goes on where it was.
 
-use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
 use tokio::time::sleep;
+use tracing::warn;
 
-use super::plan::Plan;
+use super::recording;
 use super::target::Target;
-use super::walk::Walk;
-use crate::ledger::{Intake, Origin, Outbox};
-use crate::membership::Timestamp;
+use crate::clock::Seldom;
+use crate::ledger::{LedgerError, ReconciliationStep, ReconciliationView, Stage, Stager};
 use crate::operate::api::wire::instant;
 use crate::operate::api::{Api, Problem, audit};
-use crate::operate::reconcile::comparison::Finding;
-use crate::operate::reconcile::spool::Spool;
+use crate::operate::reconcile::piece;
 
-/// Changes that are recorded together.
-const SLICE: usize = 1000;
 /// No change is recorded while this many members of the audience wait: ordinary delivery goes first.
 const AHEAD: u64 = 5000;
 /// How often that is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How often it is seen what other replicas have left to do.
+const LOOK_AROUND_EVERY: Duration = Duration::from_secs(1);
+/// The same where there are no others: whoever has something to do says so.
+const ALONE_EVERY: Duration = Duration::from_secs(30);
+/// How long one that has ended is remembered, for whoever waits for its end.
+const REMEMBERED: Duration = Duration::from_secs(60);
 
-/// Records the changes. The first delta makes sure that what is older and arrives from then on changes nobody, so
-/// only then is compared what is to be changed: everything recorded before can be seen by then.
-pub(super) async fn apply(
-    api: &Api,
-    target: &Target,
-    (spool, plan): (&Spool, &Plan),
-    from: Option<IpAddr>,
-) -> Result<(), Problem> {
-    let mut applied = Applied {
-        target,
-        api,
-        from,
-        of: plan.changes,
-        done: 0,
-        enter: 0,
-        leave: 0,
-        is_whole: false,
-    };
-    applied.record(plan.first.as_slice()).await?;
-    let outbox = api.ledger.outbox(&target.destination);
-    let mut walk = Walk::begin(spool)?;
-    let mut due: Vec<Finding> = Vec::new();
-    let mut goes_on = true;
-    while goes_on {
-        match walk.next(api, target).await? {
-            Some(found) => due.extend(found.into_iter().filter(|of| target.is_changed_by(of))),
-            None => goes_on = false,
-        }
-        while due.len() >= SLICE || (!goes_on && !due.is_empty()) {
-            let rest = due.split_off(due.len().min(SLICE));
-            let slice = std::mem::replace(&mut due, rest);
-            applied.wait_for_room(&*outbox).await?;
-            applied.record(&slice).await?;
+/// What a look has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Found {
+    /// There is nothing to do.
+    Nothing,
+    /// What is to be recorded has to wait.
+    Waits,
+    /// Something was done.
+    Work,
+}
+
+/// Records what is left of reconciliations until the daemon stops.
+pub async fn keep_recording(api: Arc<Api>) {
+    let mut said = Seldom::default();
+    let is_alone = matches!(api.ledger.replicas().await, Ok(None));
+    let rest = if is_alone { ALONE_EVERY } else { LOOK_AROUND_EVERY };
+    while !api.stopping.is_cancelled() {
+        let pause = match look(&api).await {
+            Ok(Found::Work) => continue,
+            Ok(Found::Waits) => LOOK_EVERY,
+            Ok(Found::Nothing) => rest,
+            Err(error) => {
+                if said.is_due() {
+                    warn!(detail = error.detail, "reconciliations wait: the ledger cannot be used");
+                }
+                LOOK_AROUND_EVERY
+            }
+        };
+        tokio::select! {
+            () = api.stopping.cancelled() => {}
+            () = api.reconciling.work.notified() => {}
+            () = sleep(pause) => {}
         }
     }
-    applied.is_whole = true;
+}
+
+/// Does the next of all that there is to do; of what is to be recorded, one piece of each.
+async fn look(api: &Api) -> Result<Found, Problem> {
+    let mut found = Found::Nothing;
+    for of in api.ledger.reconciliations().await? {
+        let is_configured = api.destinations.get().contains_key(&of.destination);
+        let is_ours = !is_configured || api.ledger.delivers(&of.destination);
+        let done = match of.stage {
+            Stage::Staging => abandon(api, &of).await?,
+            Stage::Staged if is_ours && is_configured => go_on(api, &of).await?,
+            Stage::Stopping if is_ours => {
+                end(api, &of, false).await?;
+                Found::Work
+            }
+            Stage::Staged | Stage::Stopping => Found::Nothing,
+            Stage::Complete | Stage::Stopped => tidy(api, &of).await?,
+        };
+        found = found.max(done);
+    }
+    Ok(found)
+}
+
+/// Stops one that nobody writes down any more.
+async fn abandon(api: &Api, of: &ReconciliationView) -> Result<Found, LedgerError> {
+    let is_left = match of.stager {
+        Stager::Here => !api.reconciling.is_taken(&of.destination, Some(of.audience.as_str())),
+        Stager::Elsewhere => false,
+        Stager::Gone => true,
+    };
+    if !is_left || !api.ledger.step_reconciliation(of.id, ReconciliationStep::Abandon).await? {
+        return Ok(Found::Nothing);
+    }
+    warn!(
+        destination.name = %of.destination,
+        audience = of.audience.as_str(),
+        "a reconcile was broken off before the ledger had all that it changes: give the same command again"
+    );
+    Ok(Found::Work)
+}
+
+/// Records the next piece.
+async fn go_on(api: &Api, of: &ReconciliationView) -> Result<Found, Problem> {
+    let outbox = api.ledger.outbox(&of.destination);
+    let backlog = outbox.backlog().await?;
+    let own = backlog.iter().find(|other| other.audience == of.audience);
+    // While it is paused there is nothing to go behind.
+    if own.is_some_and(|of| of.waiting >= AHEAD) && outbox.paused_since().is_none() {
+        return Ok(Found::Waits);
+    }
+    let Some((no, body)) = api.ledger.reconciliation_piece(of.id).await? else {
+        end(api, of, true).await?;
+        return Ok(Found::Work);
+    };
+    let found = Target::kept(of).zip(piece::decode(&body));
+    let Some((target, findings)) = found else {
+        let why = "another version has written it down";
+        return give_up(api, of, why).await;
+    };
+    match recording::record(api, &target, &findings).await {
+        Err(problem) if problem.status == StatusCode::CONFLICT.as_u16() => {
+            return give_up(api, of, &problem.detail).await;
+        }
+        recorded => recorded?,
+    }
+    let changed = target.changed_by(&findings);
+    api.ledger.step_reconciliation(of.id, ReconciliationStep::Applied { no, changed }).await?;
+    Ok(Found::Work)
+}
+
+/// Ends one that cannot go on.
+async fn give_up(api: &Api, of: &ReconciliationView, why: &str) -> Result<Found, Problem> {
+    warn!(
+        destination.name = %of.destination,
+        audience = of.audience.as_str(),
+        why,
+        "a reconcile cannot go on: what was recorded stays; give the same command again"
+    );
+    end(api, of, false).await?;
+    Ok(Found::Work)
+}
+
+/// Ends one, and says so in one line of the log, once, whoever else ends it.
+pub(super) async fn end(
+    api: &Api,
+    of: &ReconciliationView,
+    is_complete: bool,
+) -> Result<(), LedgerError> {
+    let ended = ReconciliationStep::End { is_complete };
+    let is_first = api.ledger.step_reconciliation(of.id, ended).await?;
+    if let Some(target) = Target::kept(of).filter(|_| is_first) {
+        audit!(
+            of.destination,
+            "audience reconciled with a snapshot",
+            audience = of.audience.as_str(),
+            as_of = instant(target.as_of),
+            entered = of.changed.entered,
+            left = of.changed.left,
+            complete = is_complete,
+            from = target.from
+        );
+    }
+    api.reconciling.ends.notify_waiters();
     Ok(())
 }
 
-/// What was recorded so far. Its end is logged, however it comes, in one line.
-struct Applied<'a> {
-    target: &'a Target,
-    api: &'a Api,
-    from: Option<IpAddr>,
-    of: u64,
-    done: u64,
-    enter: u64,
-    leave: u64,
-    is_whole: bool,
-}
-
-impl Applied<'_> {
-    /// Ordinary delivery goes first, where there is any.
-    async fn wait_for_room(&self, outbox: &dyn Outbox) -> Result<(), Problem> {
-        loop {
-            let Target { destination, audience, .. } = self.target;
-            let so_far = Some((self.done, self.of));
-            self.api.courses.reconciled(destination, audience, so_far, self.api.ledger.arrival());
-            let backlog = outbox.backlog().await?;
-            let own = backlog.iter().find(|of| of.audience == *audience);
-            let has_room = own.is_none_or(|of| of.waiting < AHEAD);
-            if has_room || outbox.paused_since().is_some() {
-                return Ok(()); // while it is paused there is nothing to go behind
-            }
-            sleep(LOOK_EVERY).await;
-        }
+/// Removes what is left of one that has ended, and in the end itself.
+async fn tidy(api: &Api, of: &ReconciliationView) -> Result<Found, LedgerError> {
+    let is_swept = api.ledger.step_reconciliation(of.id, ReconciliationStep::Sweep).await?;
+    let now = api.ledger.arrival();
+    // A time in the future is of a clock that was set since.
+    let is_old = of.ended_at.is_none_or(|at| at > now || now.since(at) >= REMEMBERED);
+    if !is_swept && is_old {
+        api.ledger.step_reconciliation(of.id, ReconciliationStep::Remove).await?;
     }
-
-    async fn record(&mut self, found: &[Finding]) -> Result<(), Problem> {
-        let intake = Intake {
-            destination: self.target.destination.clone(),
-            arrival: self.api.ledger.arrival(),
-            deltas: found.iter().filter_map(|finding| self.target.delta(finding)).collect(),
-            deletions: Vec::new(),
-            rejected: Vec::new(),
-            origin: Origin::Snapshot,
-        };
-        // Whoever stops it while this waits for the disk does not stop this: it counts from here on.
-        let before = (self.done, self.enter, self.leave);
-        for finding in found {
-            self.done += u64::from(self.target.is_changed_by(finding));
-            self.enter += u64::from(matches!(finding, Finding::Enters(_)));
-            self.leave += u64::from(matches!(finding, Finding::Leaves(_)));
-        }
-        let recorded = self.api.ledger.record(intake).await;
-        if !recorded.as_ref().is_ok_and(|recorded| recorded.unrecorded().is_empty()) {
-            (self.done, self.enter, self.leave) = before;
-        }
-        let recorded = recorded?;
-        if !recorded.kind_conflicts.is_empty() {
-            let detail = "the audience has another context kind: give it with --context-kind";
-            return Err(Problem::new(StatusCode::CONFLICT, detail));
-        }
-        if !recorded.without_place.is_empty() {
-            let detail = "the destination has as many audiences as ledger.max_audiences allows";
-            return Err(Problem::new(StatusCode::CONFLICT, detail));
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Applied<'_> {
-    fn drop(&mut self) {
-        let Target { destination, audience, as_of, .. } = self.target;
-        self.api.courses.reconciled(destination, audience, None, Timestamp::EPOCH);
-        let from = self.from.map(|address| address.to_string());
-        audit!(
-            destination,
-            "audience reconciled with a snapshot",
-            audience = audience.as_str(),
-            as_of = instant(*as_of),
-            entered = self.enter,
-            left = self.leave,
-            complete = self.is_whole,
-            from = from
-        );
-    }
+    Ok(if is_swept { Found::Work } else { Found::Nothing })
 }

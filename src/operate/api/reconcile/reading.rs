@@ -54,8 +54,10 @@ pub(super) async fn spooled(
             Ok::<_, Fault>((reader, sorter))
         })
         .await??;
-        if both.1.runs() > runs {
-            has_room(api).await?;
+        if both.1.runs() > runs && !has_room(api).await? {
+            let detail =
+                "the disk of the ledger has no room to sort the snapshot; nothing was done";
+            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail));
         }
     }
     let read = blocking(move || {
@@ -88,18 +90,14 @@ async fn next_bytes(body: &mut Body) -> Result<Option<Bytes>, Problem> {
 }
 
 /// Whether the disk has room for more keys: the ledger needs its own.
-async fn has_room(api: &Api) -> Result<(), Problem> {
+pub(super) async fn has_room(api: &Api) -> Result<bool, Problem> {
     let facts = api.ledger.facts().await?;
     let free = facts.iter().find_map(|fact| match fact {
         Fact::FreeBytes(bytes) => Some(*bytes),
         _ => None,
     });
     let enough = free.is_none_or(|bytes| bytes > 4 * SORTING_BYTES as u64);
-    if enough && api.ledger.obstacle().is_none() {
-        return Ok(());
-    }
-    let detail = "the disk of the ledger has no room to sort the snapshot; nothing was done";
-    Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail))
+    Ok(enough && api.ledger.obstacle().is_none())
 }
 
 impl From<Fault> for Problem {

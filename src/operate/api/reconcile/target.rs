@@ -1,8 +1,12 @@
 //! The audience of a reconciliation, and what is asked of it, checked.
 
-use http::StatusCode;
+use std::net::IpAddr;
 
-use crate::ledger::LedgerError;
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use crate::json;
+use crate::ledger::{Changed, LedgerError, ReconciliationView};
 use crate::map::ContextKeyRule;
 use crate::membership::{
     AudienceId, AudienceKey, ContextKey, ContextKind, DestinationName, Membership, MembershipDelta,
@@ -28,6 +32,18 @@ pub(super) struct Target {
     pub is_forgotten: bool,
     /// Entries expire, so whoever stays has entered anew.
     pub renews: bool,
+    /// The address of who asked.
+    pub from: Option<String>,
+}
+
+/// What is kept of it in the ledger.
+#[derive(Serialize, Deserialize)]
+struct About {
+    audience_key: String,
+    context_kind: String,
+    as_of: i64,
+    key_rule: u32,
+    from: Option<String>,
 }
 
 impl Target {
@@ -35,6 +51,7 @@ impl Target {
         api: &Api,
         destination: DestinationName,
         asked: &Reconcile,
+        from: Option<IpAddr>,
     ) -> Result<Self, Problem> {
         let lacks =
             |what: &str| Problem::new(StatusCode::BAD_REQUEST, format!("the query lacks {what}"));
@@ -111,7 +128,49 @@ impl Target {
             column,
             is_forgotten,
             renews,
+            from: from.map(|address| address.to_string()),
         })
+    }
+
+    /// What is to be kept of it in the ledger.
+    pub fn about(&self) -> Result<String, Problem> {
+        let about = About {
+            audience_key: self.audience_key.as_str().to_owned(),
+            context_kind: self.context_kind.as_str().to_owned(),
+            as_of: self.as_of.0,
+            key_rule: self.key_rule,
+            from: self.from.clone(),
+        };
+        serde_json::to_string(&about)
+            .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+    }
+
+    /// What was kept of it in the ledger; `None`: it is not planned yet, or is not understood.
+    pub fn kept(view: &ReconciliationView) -> Option<Self> {
+        let about: About = json::from_str(&view.about).ok()?;
+        Some(Self {
+            destination: view.destination.clone(),
+            audience: view.audience.clone(),
+            audience_key: AudienceKey::new(&about.audience_key)?,
+            context_kind: ContextKind::new(&about.context_kind)?,
+            as_of: Timestamp(about.as_of),
+            key_rule: about.key_rule,
+            column: None,
+            is_forgotten: false,
+            renews: true, // who stays is kept only then
+            from: about.from,
+        })
+    }
+
+    /// How many members these findings change.
+    pub fn changed_by(&self, findings: &[Finding]) -> Changed {
+        let mut changed = Changed::default();
+        for finding in findings {
+            changed.done += u64::from(self.is_changed_by(finding));
+            changed.entered += u64::from(matches!(finding, Finding::Enters(_)));
+            changed.left += u64::from(matches!(finding, Finding::Leaves(_)));
+        }
+        changed
     }
 
     /// The identifiers that the mapping's rule takes, and whether a key may be a user id.

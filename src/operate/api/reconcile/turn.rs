@@ -1,9 +1,9 @@
-//! One reconciliation at a time, so that memory is bounded, and a way to stop it.
+//! One snapshot is read and compared at a time, so that memory is bounded, and it can be stopped.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -17,6 +17,10 @@ const ENDS_WITHIN: Duration = Duration::from_secs(10);
 pub struct Turn {
     free: Semaphore,
     current: Mutex<Option<Current>>,
+    /// Something is to be done for what is under way in the ledger.
+    pub(super) work: Notify,
+    /// Something has ended there.
+    pub(super) ends: Notify,
 }
 
 #[derive(Debug)]
@@ -24,17 +28,24 @@ struct Current {
     destination: DestinationName,
     audience: String,
     stop: CancellationToken,
+    /// Its number in the ledger.
+    id: Option<i64>,
 }
 
 impl Default for Turn {
     fn default() -> Self {
-        Self { free: Semaphore::new(1), current: Mutex::new(None) }
+        Self {
+            free: Semaphore::new(1),
+            current: Mutex::new(None),
+            work: Notify::new(),
+            ends: Notify::new(),
+        }
     }
 }
 
 impl Turn {
-    fn set(&self, current: Option<Current>) {
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = current;
+    fn current(&self) -> MutexGuard<'_, Option<Current>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the turn; `None` while somebody else has it.
@@ -42,14 +53,13 @@ impl Turn {
         let permit = self.free.try_acquire().ok()?;
         let stop = CancellationToken::new();
         let (destination, audience) = (destination.clone(), audience.to_owned());
-        self.set(Some(Current { destination, audience, stop: stop.clone() }));
+        *self.current() = Some(Current { destination, audience, stop: stop.clone(), id: None });
         Some(Taken { turn: self, stop, _permit: permit })
     }
 
     /// Whether one of this audience (of any of the destination, if `None`) is under way.
     pub fn is_taken(&self, destination: &DestinationName, audience: Option<&str>) -> bool {
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        current.as_ref().is_some_and(|of| {
+        self.current().as_ref().is_some_and(|of| {
             of.destination == *destination
                 && audience.is_none_or(|audience| of.audience == audience)
         })
@@ -58,7 +68,7 @@ impl Turn {
     /// Stops the reconciliation of this audience, and waits until it has ended; whether there was one.
     pub(super) async fn stop(&self, destination: &DestinationName, audience: &str) -> bool {
         let stop = {
-            let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+            let current = self.current();
             let is_it = |of: &&Current| of.destination == *destination && of.audience == audience;
             current.as_ref().filter(is_it).map(|of| of.stop.clone())
         };
@@ -79,6 +89,18 @@ pub(super) struct Taken<'a> {
 }
 
 impl Taken<'_> {
+    /// It has this number in the ledger.
+    pub fn begun(&self, id: i64) {
+        if let Some(current) = &mut *self.turn.current() {
+            current.id = Some(id);
+        }
+    }
+
+    /// Its number in the ledger, if it has one.
+    pub fn id(&self) -> Option<i64> {
+        self.turn.current().as_ref().and_then(|of| of.id)
+    }
+
     /// Returns once somebody has stopped it.
     pub async fn stopped(&self) {
         self.stop.cancelled().await;
@@ -87,6 +109,7 @@ impl Taken<'_> {
 
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
-        self.turn.set(None); // the permit goes after that
+        *self.turn.current() = None; // the permit goes after that
+        self.turn.work.notify_one(); // however it ended, somebody looks what is left of it
     }
 }
