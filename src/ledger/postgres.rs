@@ -17,6 +17,7 @@ mod changes;
 mod copying;
 mod exporting;
 mod failure;
+mod fronts;
 mod guarding;
 mod hosts;
 mod intake;

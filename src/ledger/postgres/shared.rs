@@ -16,6 +16,7 @@ use crate::counting::{Histogram, PerDestination};
 use crate::ledger::hashes::HashKey;
 use crate::ledger::lease::{self, Lease};
 use crate::ledger::postgres::failure::Failure;
+use crate::ledger::postgres::fronts::Fronts;
 use crate::ledger::postgres::members::{Changes, MemberKey};
 use crate::ledger::postgres::pool::Pool;
 use crate::ledger::postgres::settings::SharedSettings;
@@ -63,6 +64,7 @@ pub(crate) struct Shared {
     /// Couriers are to be told of something new.
     stirred: Notify,
     known: Mutex<HashMap<DestinationName, Known>>,
+    pub fronts: Fronts,
 }
 
 /// A destination that is configured, or was since the start.
@@ -228,6 +230,7 @@ impl Shared {
             is_stopped: Notify::new(),
             stirred: Notify::new(),
             known: Mutex::default(),
+            fronts: Fronts::default(),
         }
     }
 
