@@ -63,7 +63,8 @@ impl Replica {
     /// Wakes up again after it stood still.
     fn thaw(&mut self) {
         let shared = Arc::clone(&self.ledger.shared);
-        self.running = tokio::spawn(Keeper::new(shared, recording::queue().1, false).run());
+        self.running =
+            tokio::spawn(Keeper::new(shared, recording::queue().1, Arc::default(), false).run());
     }
 
     /// Stands still, as a process that is stopped does: it renews nothing.
