@@ -76,7 +76,7 @@ pub use embedded::{
     backup, backup_to, check, database, export, is_there, look, may_begin, rename, reset_clock,
     restore, restore_from, still_around,
 };
-pub use error::{LedgerError, Obstacle, WriterFailure};
+pub use error::{Burden, LedgerError, Obstacle, WriterFailure};
 pub use guard::GuardLimits;
 pub use intake::{Intake, OrderedDeletion, Origin, Recorded, RejectedEvent, Unrecorded};
 pub use operations::{

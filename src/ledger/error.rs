@@ -1,6 +1,6 @@
 //! How the ledger fails.
 
-use crate::membership::{AudienceId, DestinationName};
+use crate::membership::{AudienceId, DestinationName, Timestamp};
 
 /// Why a call of the ledger failed. Variants follow what the caller does next.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +41,17 @@ impl Obstacle {
             Self::Database(_) => "the database of the ledger cannot be used",
         }
     }
+}
+
+/// What makes the ledger slower the longer it lasts, though it still records everything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Burden {
+    /// What it is, in a sentence.
+    pub why: String,
+    /// What to do about it.
+    pub remedy: String,
+    /// Since when it is known.
+    pub since: Timestamp,
 }
 
 /// Why what writes to the ledger ended by itself. The daemon must end too: what is stored is now unknown.

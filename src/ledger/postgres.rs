@@ -18,8 +18,10 @@ mod claims;
 mod copying;
 mod exporting;
 mod failure;
+mod fronts;
 mod guarding;
 mod guesses;
+mod horizon;
 mod hosts;
 mod intake;
 mod keeper;
@@ -54,9 +56,10 @@ use tokio_postgres::types::Type;
 
 use super::hashes::HashKey;
 use super::pieces::{self, Piece};
-use super::{DestinationSettings, Intake, LedgerError, Obstacle, Recorded, Recorder};
+use super::{Burden, DestinationSettings, Intake, LedgerError, Obstacle, Recorded, Recorder};
 use crate::clock::Clock;
 use crate::membership::Timestamp;
+use horizon::Horizon;
 use pool::{Pool, transact};
 use recording::Queue;
 use shared::{Handle, Shared};
@@ -74,6 +77,7 @@ pub use settings::{DatabaseSettings, Replica, SharedSettings};
 pub struct PostgresLedger {
     shared: Handle,
     queue: Queue,
+    horizon: Arc<Horizon>,
     /// The note of the previous run, as read when the ledger was opened.
     note: Option<String>,
 }
@@ -120,9 +124,12 @@ impl PostgresLedger {
         let destinations = settings.destinations.clone();
         let shared = Arc::new(Shared::new(settings, pool, stamps, HashKey::new(hash_key)));
         let (queue, waiting) = recording::queue();
-        let ledger = Self { shared: Arc::clone(&shared), queue, note };
+        let horizon = Arc::new(Horizon::default());
+        let keeper =
+            Keeper::new(Arc::clone(&shared), waiting, Arc::clone(&horizon), follows_database);
+        let ledger = Self { shared, queue, horizon, note };
         ledger.configure(destinations).await?;
-        Ok((ledger, Keeper::new(shared, waiting, follows_database)))
+        Ok((ledger, keeper))
     }
 
     /// See [`Store::configure`](super::Store::configure).
@@ -175,6 +182,10 @@ impl Recorder for PostgresLedger {
 
     fn obstacle(&self) -> Option<Obstacle> {
         self.shared.obstacle().map(Obstacle::Database)
+    }
+
+    fn burden(&self) -> Option<Burden> {
+        self.horizon.burden()
     }
 
     fn has_failed(&self) -> bool {

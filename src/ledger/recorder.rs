@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::error::{LedgerError, Obstacle};
+use super::error::{Burden, LedgerError, Obstacle};
 use super::intake::{Intake, Recorded};
 use crate::membership::Timestamp;
 
@@ -29,6 +29,11 @@ pub trait Recorder: Send + Sync + std::fmt::Debug {
 
     /// Why [`Recorder::record_all`] cannot succeed now; `None` if it may. Updated even if nobody calls it.
     fn obstacle(&self) -> Option<Obstacle>;
+
+    /// What makes the ledger slower the longer it lasts; `None` if nothing is known to. Updated even if nobody calls it.
+    fn burden(&self) -> Option<Burden> {
+        None
+    }
 
     /// Whether a part of the ledger has failed: nothing is recorded any more, and the daemon is about to end.
     fn has_failed(&self) -> bool {

@@ -89,7 +89,7 @@ impl Sources {
     /// The status of this process and of every destination, as far as it knows: see [`Sources::whole`].
     pub async fn status(&self) -> Result<Status, LedgerError> {
         let Seen { views, is_stale } = self.see().await?;
-        let obstacle = self.ledger.obstacle();
+        let (obstacle, burden) = (self.ledger.obstacle(), self.ledger.burden());
         let (now, entries) = (self.clock.now(), self.entries.get());
         let refused = self.received.refused(now);
         let mut destinations = BTreeMap::new();
@@ -111,6 +111,7 @@ impl Sources {
                 now,
                 clock_ahead: self.clock_ahead(),
                 obstacle: obstacle.as_ref(),
+                burden: burden.as_ref(),
                 started_at: self.started_at,
                 view: view_of(&views, name),
                 held: held.as_ref(),

@@ -26,7 +26,7 @@ pub use concerns::{Concern, ConcernKind};
 
 use super::api::wire::instant;
 use crate::deliver::{FailingAudience, Held, Latest};
-use crate::ledger::{DestinationView, HeldAudience, Obstacle};
+use crate::ledger::{Burden, DestinationView, HeldAudience, Obstacle};
 use crate::manual::Place;
 use crate::membership::Timestamp;
 use crate::receive::{RefusedPath, SinceChange};
@@ -118,6 +118,8 @@ pub(super) struct Facts<'a> {
     pub clock_ahead: Duration,
     /// Why the ledger accepts no events, if it does not.
     pub obstacle: Option<&'a Obstacle>,
+    /// What makes the ledger slower.
+    pub burden: Option<&'a Burden>,
     /// When the daemon started.
     pub started_at: Timestamp,
     /// `None` while the ledger has no rows of it.
@@ -396,6 +398,7 @@ mod tests {
         not_ok_at: Option<u64>,
         disabled: bool,
         full_disk: bool,
+        burdened: bool,
         clock_ahead: u64,
         /// When it began and when it last happened, in seconds before now.
         unkept: Option<(u64, u64)>,
@@ -420,6 +423,7 @@ mod tests {
                 not_ok_at: None,
                 disabled: false,
                 full_disk: false,
+                burdened: false,
                 clock_ahead: 300,
                 unkept: None,
                 accepted_at: None,
@@ -448,6 +452,8 @@ mod tests {
             late_after: Duration::from_secs(10),
             ..Latest::default()
         };
+        let said = || "words".to_owned();
+        let burden = odd.burdened.then(|| Burden { why: said(), remedy: said(), since: ago(700) });
         let held = odd.held.then(held);
         let guarded = vec![guarded(); odd.guarded];
         let failing: Vec<_> =
@@ -459,6 +465,7 @@ mod tests {
             now: NOW,
             clock_ahead: Duration::from_secs(odd.clock_ahead),
             obstacle: odd.full_disk.then_some(&Obstacle::NoSpace),
+            burden: burden.as_ref(),
             started_at: ago(odd.started),
             view: Some(&view),
             held: held.as_ref(),
@@ -487,7 +494,7 @@ mod tests {
     type Row = (&'static str, fn(&mut Odd), DestinationState, Option<u64>, &'static [ConcernKind]);
 
     /// Case, differences, state, its age in seconds, concerns.
-    const TABLE: [Row; 37] = {
+    const TABLE: [Row; 38] = {
         use ConcernKind as Is;
         use DestinationState::{Attention, Behind, CatchingUp, Held, Ok, Paused, Waiting};
         [
@@ -509,6 +516,13 @@ mod tests {
                 &[Is::Paused, Is::Guard],
             ),
             ("a full disk", |odd| odd.full_disk = true, Attention, None, &[Is::NoSpace]),
+            (
+                "a transaction that stays open",
+                |odd| odd.burdened = true,
+                Attention,
+                Some(700),
+                &[Is::OldTransaction],
+            ),
             ("the clock", |odd| odd.clock_ahead = 301, Attention, None, &[Is::ClockAhead]),
             (
                 "a full disk, and late",

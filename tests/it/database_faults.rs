@@ -12,11 +12,13 @@ use crate::way::{Way, Weather};
 
 /// How soon operators are answered, at most; a probe of a busy machine is late sometimes.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
+/// How soon a replica is not ready: after three seconds, as the manual says, and on a busy machine a little later.
+const UNREADY_WITHIN_MS: u128 = 8_000;
 /// The grace period of a stop, as it is by default.
 const GRACE: Duration = Duration::from_secs(8);
 
-/// Replicas with ways of their own to a new database.
-async fn with_ways(seed: u64) -> (Fleet, Vec<Way>) {
+/// Replicas with ways of their own to a new database, with these settings beside those of all tests.
+async fn with_ways(seed: u64, settings: &[(&str, &str)]) -> (Fleet, Vec<Way>) {
     let url = postgresql::new_database();
     let (socket, mut ways, mut urls) = (postgresql::socket(&url), Vec::new(), Vec::new());
     for _ in 0..REPLICAS {
@@ -24,7 +26,7 @@ async fn with_ways(seed: u64) -> (Fleet, Vec<Way>) {
         urls.push(postgresql::url_through(&url, &[way.port]));
         ways.push(way);
     }
-    (Fleet::start_through(&urls, &url, &[], seed).await, ways)
+    (Fleet::start_through(&urls, &url, settings, seed).await, ways)
 }
 
 fn all_become(ways: &[Way], weather: Weather) {
@@ -129,7 +131,7 @@ async fn a_table_that_somebody_keeps_locked_is_said_and_waited_for() {
 }
 
 async fn connections_that_are_cut_during_commits_lose_nothing() {
-    let (fleet, ways) = with_ways(21).await;
+    let (fleet, ways) = with_ways(21, &[]).await;
     for share in [0.05, 0.3, 0.6] {
         all_become(&ways, Weather::Cutting(share));
         fleet.more(80).await;
@@ -142,7 +144,7 @@ async fn connections_that_are_cut_during_commits_lose_nothing() {
 }
 
 async fn a_way_to_the_database_that_is_slow_silent_or_deaf_keeps_others_from_nothing() {
-    let (fleet, ways) = with_ways(22).await;
+    let (fleet, ways) = with_ways(22, &[]).await;
     for weather in [Weather::Silent, Weather::Deaf] {
         let owner = fleet.owner().await;
         fleet.next_call().await;
@@ -150,6 +152,7 @@ async fn a_way_to_the_database_that_is_slow_silent_or_deaf_keeps_others_from_not
         ways[owner].becomes(weather);
         fleet.replicas[owner].until_unready().await;
         let unready = began.elapsed().as_millis();
+        assert!(unready < UNREADY_WITHIN_MS, "its load balancer learns it after {unready} ms");
         fleet.hide(owner);
         let next = fleet.owner_but(owner).await;
         note!(
@@ -183,7 +186,25 @@ async fn a_standby_that_is_promoted_has_everything_and_the_old_primary_is_left_a
     let began = Instant::now();
     pair.promote().await;
     note!("promoted after {} ms", began.elapsed().as_millis());
-    fleet.more(60).await;
+    // Whoever cancels the old primary's wait for its standby has it confirm what only it has.
+    let old = postgresql::connect(&pair.primary).await;
+    let cancel =
+        "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    let mut cancelled = 0;
+    let cancelling = async {
+        let mut ticks = tokio::time::interval(Duration::from_millis(20));
+        loop {
+            ticks.tick().await;
+            let row = old.query_one(cancel, &[]).await.expect("its owner may");
+            cancelled += row.get::<_, i64>(0);
+        }
+    };
+    tokio::select! {
+        () = cancelling => {}
+        () = fleet.more(60) => {}
+    }
+    note!("{cancelled} waits for the standby were cancelled");
+    assert!(cancelled > 0, "replicas went to the old primary first");
     note!("answered after {} ms", began.elapsed().as_millis());
     fleet.installation.database = Some(pair.standby.clone());
     // The old primary comes again, with what it had not confirmed, and confirms everything.
@@ -204,8 +225,80 @@ async fn a_standby_that_is_promoted_has_everything_and_the_old_primary_is_left_a
     fleet.ends_well().await;
 }
 
+async fn statements_that_are_cancelled_and_idle_connections_that_are_ended_lose_nothing() {
+    let fleet = Fleet::start(27).await;
+    let url = fleet.installation.database.clone().expect("it is in a database");
+    let (_, name) = url.rsplit_once("application_name=").expect("it has a name");
+    let other = postgresql::connect(&url).await;
+    let disturb = "SELECT count(pg_cancel_backend(pid)) FILTER (WHERE state <> 'idle'),
+            count(pg_terminate_backend(pid)) FILTER (WHERE state = 'idle')
+        FROM pg_stat_activity WHERE application_name = $1 AND pid <> pg_backend_pid() AND random() < 0.3";
+    let (mut cancelled, mut ended) = (0, 0);
+    let disturbing = async {
+        let mut ticks = tokio::time::interval(Duration::from_millis(20));
+        loop {
+            ticks.tick().await;
+            let row = other.query_one(disturb, &[&name]).await.expect("its owner may");
+            cancelled += row.get::<_, i64>(0);
+            ended += row.get::<_, i64>(1);
+        }
+    };
+    tokio::select! {
+        () = disturbing => {}
+        () = fleet.more(150) => {}
+    }
+    note!("{cancelled} statements were cancelled, {ended} connections ended\n{}", said(&fleet));
+    assert!(cancelled > 0 && ended > 0, "{cancelled}, {ended}");
+    for replica in &fleet.replicas {
+        replica.until_ready().await;
+    }
+    fleet.more(30).await;
+    assert_eq!(fleet.launchdarkly.overlaps(), 0, "nobody is in two calls at once");
+    fleet.ends_well().await;
+}
+
+async fn connections_that_are_forgotten_on_the_way_are_replaced() {
+    let (fleet, ways) = with_ways(28, &[("ledger.statement_timeout_ms", "1000")]).await;
+    for _ in 0..3 {
+        let began = Instant::now();
+        ways.iter().for_each(Way::forgets);
+        fleet.more(60).await;
+        for replica in &fleet.replicas {
+            replica.until_ready().await;
+        }
+        fleet.next_call().await;
+        note!("all go on after {} ms", began.elapsed().as_millis());
+    }
+    note!("{}", said(&fleet));
+    assert_eq!(fleet.launchdarkly.overlaps(), 0, "nobody is in two calls at once");
+    fleet.ends_well().await;
+}
+
+async fn a_transaction_that_stays_open_keeps_nobody_from_being_told() {
+    let fleet = Fleet::start(29).await;
+    let url = fleet.installation.database.clone().expect("it is in a database");
+    let other = postgresql::connect(&url).await;
+    let open = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM member";
+    other.batch_execute(open).await.expect("its owner may");
+    // As if tens of thousands had been told since: their rows stand before everybody who waits.
+    let gone = "BEGIN;
+        INSERT INTO pending SELECT no, number, convert_to('gone ' || number, 'UTF8'), false
+            FROM audience, generate_series(1, 50000) AS number ORDER BY no, number;
+        DELETE FROM pending WHERE since <= 50000;
+        COMMIT";
+    postgresql::run(&url, gone).await;
+    let began = Instant::now();
+    fleet.more(300).await;
+    fleet.next_call().await;
+    note!("300 answers in {} ms", began.elapsed().as_millis());
+    other.batch_execute("ROLLBACK").await.expect("it was begun");
+    fleet.more(30).await;
+    assert_eq!(fleet.launchdarkly.overlaps(), 0, "nobody is in two calls at once");
+    fleet.ends_well().await;
+}
+
 async fn a_replica_whose_database_is_silent_says_so_to_operators_and_stops_in_time() {
-    let (mut fleet, mut ways) = with_ways(26).await;
+    let (mut fleet, mut ways) = with_ways(26, &[]).await;
     let at = fleet.owner().await;
     let (replica, way) = (fleet.gone(at), ways.remove(at));
     way.becomes(Weather::Silent);
@@ -226,6 +319,9 @@ async fn a_replica_whose_database_is_silent_says_so_to_operators_and_stops_in_ti
 }
 
 tests![
+    statements_that_are_cancelled_and_idle_connections_that_are_ended_lose_nothing.workers(4),
+    connections_that_are_forgotten_on_the_way_are_replaced.workers(4),
+    a_transaction_that_stays_open_keeps_nobody_from_being_told.workers(4),
     a_replica_whose_database_is_silent_says_so_to_operators_and_stops_in_time.workers(4),
     a_table_that_somebody_keeps_locked_is_said_and_waited_for.workers(4),
     a_standby_that_is_promoted_has_everything_and_the_old_primary_is_left_alone.workers(4),

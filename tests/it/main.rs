@@ -26,6 +26,7 @@ mod deletions;
 mod deployment;
 mod distant;
 mod durability;
+mod encrypted;
 mod erased;
 mod exclusive;
 mod expiry;

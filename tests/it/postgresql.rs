@@ -18,8 +18,8 @@ use tokio_postgres::{NoTls, Row};
 use crate::harness::{DEADLINE, send};
 use crate::runner::Test;
 use crate::{
-    convergence, crash_recovery, database_faults, gone_on, handed_on, isolation, ordering, outage,
-    pooler, reactions, replicas, secrecy, shutdown, way_in,
+    convergence, crash_recovery, database_faults, encrypted, gone_on, handed_on, isolation,
+    ordering, outage, pooler, reactions, replicas, secrecy, shutdown, way_in,
 };
 use server::Server;
 
@@ -38,6 +38,7 @@ pub fn tests() -> Vec<Test> {
         convergence::tests(),
         crash_recovery::tests(),
         database_faults::tests(),
+        encrypted::tests(),
         gone_on::tests(),
         handed_on::tests(),
         isolation::tests(),
@@ -64,7 +65,12 @@ static SERVER: OnceLock<Server> = OnceLock::new();
 
 /// The URL of a database on a server of its own.
 pub fn database_of_its_own() -> String {
-    Server::start(&std::env::temp_dir(), &["autovacuum=off"]).database().url()
+    database_with(&["autovacuum=off"])
+}
+
+/// The URL of a database on a server of its own, with these settings.
+pub fn database_with(settings: &[&str]) -> String {
+    Server::start(&std::env::temp_dir(), settings).database().url()
 }
 
 /// The socket of the server of a database.

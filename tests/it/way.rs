@@ -32,6 +32,8 @@ pub enum Weather {
 pub struct Way {
     pub port: u16,
     weather: watch::Sender<Weather>,
+    /// How often it has forgotten its connections.
+    forgotten: watch::Sender<u32>,
     cuts: Arc<AtomicU32>,
 }
 
@@ -41,20 +43,23 @@ impl Way {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("it is bound").port();
         let weather = watch::Sender::new(Weather::Fair);
-        let of_all = weather.subscribe();
+        let forgotten = watch::Sender::new(0);
+        let (of_all, forgetting) = (weather.subscribe(), forgotten.clone());
         let cuts = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&cuts);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                let (counted, forgetting) = (Arc::clone(&counted), forgetting.subscribe());
                 tokio::spawn(connected(
                     client,
                     server.clone(),
                     of_all.clone(),
-                    Arc::clone(&counted),
+                    counted,
+                    forgetting,
                 ));
             }
         });
-        Self { port, weather, cuts }
+        Self { port, weather, forgotten, cuts }
     }
 
     /// How many connections were cut.
@@ -64,6 +69,12 @@ impl Way {
 
     pub fn becomes(&self, weather: Weather) {
         self.weather.send_replace(weather);
+    }
+
+    /// Swallows whatever is sent from now on by those who are connected, and tells nobody: as a router does that has
+    /// forgotten its connections.
+    pub fn forgets(&self) {
+        self.forgotten.send_modify(|count| *count += 1);
     }
 }
 
@@ -76,6 +87,7 @@ async fn connected(
     server: PathBuf,
     weather: watch::Receiver<Weather>,
     cuts: Arc<AtomicU32>,
+    mut forgotten: watch::Receiver<u32>,
 ) {
     let Ok(server) = UnixStream::connect(server).await else { return };
     let _ = client.set_nodelay(true);
@@ -120,6 +132,7 @@ async fn connected(
         () = answers => {}
         () = arrive(arriving, &mut to_server, weather.clone(), requests_pass) => {}
         () = arrive(returning, &mut to_client, weather.clone(), answers_pass) => {}
+        _ = forgotten.changed() => pending().await, // both sides are still held
     }
 }
 

@@ -59,7 +59,7 @@ mod tests {
     fn a_guess_is_relied_on_after_a_while_and_later_the_more_often_it_was_wrong() {
         let guesses = Guesses { needed: 8..=1024, all: Mutex::default() };
         let until_likely = || {
-            (0..).find(|_| {
+            (0..=2000).find(|_| {
                 let is_likely = guesses.is_likely(1);
                 guesses.note(1, true, false);
                 is_likely

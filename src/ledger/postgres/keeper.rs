@@ -17,6 +17,7 @@ use crate::ledger::error::WriterFailure;
 use crate::ledger::lease;
 use crate::ledger::postgres::failure::Failure;
 use crate::ledger::postgres::guarding;
+use crate::ledger::postgres::horizon::{self, Horizon};
 use crate::ledger::postgres::leases;
 use crate::ledger::postgres::locks::{Lock, holds};
 use crate::ledger::postgres::pool::{Tx, transact};
@@ -41,13 +42,19 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 pub struct Keeper {
     shared: Handle,
     waiting: Arc<Waiting>,
+    horizon: Arc<Horizon>,
     /// Whether the ledger's clock is that of the database.
     follows_database: bool,
 }
 
 impl Keeper {
-    pub(crate) fn new(shared: Handle, waiting: Waiting, follows_database: bool) -> Self {
-        Self { shared, waiting: Arc::new(waiting), follows_database }
+    pub(crate) fn new(
+        shared: Handle,
+        waiting: Waiting,
+        horizon: Arc<Horizon>,
+        follows_database: bool,
+    ) -> Self {
+        Self { shared, waiting: Arc::new(waiting), horizon, follows_database }
     }
 
     /// Runs until the ledger is closed.
@@ -55,7 +62,7 @@ impl Keeper {
     /// # Errors
     /// A task has panicked.
     pub async fn run(self) -> Result<(), WriterFailure> {
-        let Self { shared, waiting, follows_database } = self;
+        let Self { shared, waiting, horizon, follows_database } = self;
         let mut tasks = tokio::task::JoinSet::new();
         for is_second in [false, true] {
             let (shared, waiting) = (Arc::clone(&shared), Arc::clone(&waiting));
@@ -75,6 +82,8 @@ impl Keeper {
         tasks.spawn(async move { presence::keep_saying(&of).await });
         let of = Arc::clone(&shared);
         tasks.spawn(async move { look_around(&of).await });
+        let of = Arc::clone(&shared);
+        tasks.spawn(async move { look_back(&of, &horizon).await });
         // Those that wait for a database that does not answer are not waited for.
         while let Some(Some(ended)) = shared.closed.run_until_cancelled(tasks.join_next()).await {
             if let Err(panic) = ended {
@@ -183,6 +192,16 @@ async fn look_around(shared: &Shared) {
             () = shared.closing.cancelled() => {}
             () = shared.pool.look_around() => {}
         }
+    }
+}
+
+/// Looks for who keeps rows that are gone.
+async fn look_back(shared: &Shared, horizon: &Horizon) {
+    let mut ticks = interval(horizon::LOOK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while shared.comes(&mut ticks).await {
+        let now = shared.stamps.arrival();
+        let _ = horizon.look(&shared.pool, now).await; // whoever records or renews says it
     }
 }
 

@@ -184,7 +184,8 @@ impl Operations for PostgresLedger {
     }
 
     async fn destinations(&self) -> Result<Vec<DestinationView>, LedgerError> {
-        let mut views = transact!(self.shared.pool, |tx, _attempt| views::destinations(&tx))?;
+        let mut views =
+            transact!(self.shared.pool, |tx, _attempt| views::destinations(&self.shared, &tx))?;
         let known = self.shared.known();
         for view in &mut views {
             let of = DestinationName::new(&view.name).and_then(|name| known.get(&name));
@@ -206,7 +207,7 @@ impl Operations for PostgresLedger {
     ) -> Result<Vec<AudienceView>, LedgerError> {
         let read = async |tx: &Tx| -> Result<Vec<AudienceView>, Failure> {
             let no = self.stored(tx, destination).await?;
-            views::audiences(tx, destination, no).await
+            views::audiences(&self.shared, tx, destination, no).await
         };
         Ok(transact!(self.shared.pool, |tx, _attempt| read(&tx))?)
     }

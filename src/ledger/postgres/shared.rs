@@ -17,6 +17,7 @@ use crate::ledger::hashes::HashKey;
 use crate::ledger::lease::{self, Lease};
 use crate::ledger::postgres::claims::Claims;
 use crate::ledger::postgres::failure::Failure;
+use crate::ledger::postgres::fronts::Fronts;
 use crate::ledger::postgres::guesses::Guesses;
 use crate::ledger::postgres::members::{Changes, MemberKey};
 use crate::ledger::postgres::pool::Pool;
@@ -68,6 +69,7 @@ pub(crate) struct Shared {
     /// Couriers are to be told of something new.
     stirred: Notify,
     known: Mutex<HashMap<DestinationName, Known>>,
+    pub fronts: Fronts,
 }
 
 /// A destination that is configured, or was since the start.
@@ -157,6 +159,7 @@ impl Shared {
             is_stopped: Notify::new(),
             stirred: Notify::new(),
             known: Mutex::default(),
+            fronts: Fronts::default(),
         }
     }
 

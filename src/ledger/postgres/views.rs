@@ -1,11 +1,13 @@
 //! What people see of the tables.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::time::timeout;
 use tokio_postgres::types::{ToSql, Type};
 
 use crate::ledger::postgres::failure::Failure;
+use crate::ledger::postgres::fronts::Reading;
 use crate::ledger::postgres::places::Place;
 use crate::ledger::postgres::pool::{Tx, transact};
 use crate::ledger::postgres::rows::{COLUMNS, Stored, damaged, text};
@@ -33,7 +35,10 @@ pub(crate) async fn bytes(shared: &Shared) -> Option<u64> {
 }
 
 /// Every destination, with what its audiences add up to.
-pub(crate) async fn destinations(tx: &Tx) -> Result<Vec<DestinationView>, Failure> {
+pub(crate) async fn destinations(
+    shared: &Shared,
+    tx: &Tx,
+) -> Result<Vec<DestinationView>, Failure> {
     let sql = "SELECT d.no, d.name, d.paused_since, r.rejected, r.rejected_since
          FROM destination d CROSS JOIN LATERAL (
              SELECT count(*) AS rejected, min(received_at) AS rejected_since FROM rejected WHERE destination_no = d.no
@@ -60,7 +65,7 @@ pub(crate) async fn destinations(tx: &Tx) -> Result<Vec<DestinationView>, Failur
             rejected: rejected.unsigned_abs(),
             rejected_since: time(4)?,
         };
-        for of in audiences(tx, &known, no).await? {
+        for of in audiences(shared, tx, &known, no).await? {
             let unvisited = of.walk.as_ref().map_or(0, crate::ledger::WalkView::unvisited);
             view.audiences += 1;
             view.included += of.included;
@@ -78,29 +83,65 @@ pub(crate) async fn destinations(tx: &Tx) -> Result<Vec<DestinationView>, Failur
     Ok(views)
 }
 
+/// Since when anybody waits in audiences.
+async fn waits(
+    shared: &Shared,
+    tx: &Tx,
+    places: &[Place],
+) -> Result<HashMap<i32, Timestamp>, Failure> {
+    let now = shared.stamps.arrival();
+    let waiting = places.iter().filter(|place| place.pending > 0);
+    let mut readings: Vec<(i32, Reading)> =
+        waiting.map(|place| (place.no, shared.fronts.reading(place.no, now))).collect();
+    let sql = "SELECT i.no, (SELECT min(since) FROM pending WHERE audience_no = i.no AND since >= i.since)
+         FROM unnest($1, $2) AS i(no, since)";
+    let mut waits = HashMap::new();
+    while !readings.is_empty() {
+        let (numbers, from): (Vec<i32>, Vec<i64>) =
+            readings.iter().map(|(no, reading)| (*no, reading.from)).unzip();
+        let params: [(&(dyn ToSql + Sync), Type); 2] =
+            [(&numbers, Type::INT4_ARRAY), (&from, Type::INT8_ARRAY)];
+        let mut found: HashMap<i32, Option<i64>> = HashMap::new();
+        for row in tx.query(sql, &params).await? {
+            found.insert(row.try_get(0)?, row.try_get(1)?);
+        }
+        let mut again = Vec::new();
+        for (no, reading) in readings {
+            let first = found.get(&no).copied().flatten();
+            shared.fronts.found(no, reading, first, shared.settings.max_audiences);
+            waits.extend(first.map(|first| (no, Timestamp(first))));
+            let whole = reading.whole().filter(|_| first.is_none());
+            again.extend(whole.map(|whole| (no, whole)));
+        }
+        readings = again;
+    }
+    Ok(waits)
+}
+
 /// The audiences of a destination that have members.
 pub(crate) async fn audiences(
+    shared: &Shared,
     tx: &Tx,
     name: &DestinationName,
     destination_no: i32,
 ) -> Result<Vec<AudienceView>, Failure> {
     let places = Place::all(tx, name, destination_no).await?;
     let numbers: Vec<i32> = places.iter().map(|place| place.no).collect();
-    let sql = "SELECT i.no, (SELECT min(since) FROM pending WHERE audience_no = i.no),
-             (SELECT min(p.parked_at) FROM parked p JOIN member m USING (audience_no, context_key)
+    let waits = waits(shared, tx, &places).await?;
+    let sql = "SELECT i.no, (SELECT min(p.parked_at) FROM parked p JOIN member m USING (audience_no, context_key)
                  WHERE p.audience_no = i.no AND m.pending_since IS NULL)
          FROM unnest($1) AS i(no)";
-    let mut since = std::collections::HashMap::new();
+    let mut parked = HashMap::new();
     for row in tx.query(sql, &[(&numbers, Type::INT4_ARRAY)]).await? {
-        let (no, pending, parked): (i32, Option<i64>, Option<i64>) =
-            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-        since.insert(no, (pending.map(Timestamp), parked.map(Timestamp)));
+        let (no, since): (i32, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
+        parked.extend(since.map(|since| (no, Timestamp(since))));
     }
     let mut views: Vec<AudienceView> = places
         .into_iter()
         .filter(|place| place.members > 0)
         .map(|place| {
-            let (pending_since, parked_since) = since.get(&place.no).copied().unwrap_or_default();
+            let pending_since = waits.get(&place.no).copied();
+            let parked_since = parked.get(&place.no).copied();
             let walk = place.walk.as_ref().map(super::walk::Walk::view);
             let unvisited = walk.as_ref().map_or(0, crate::ledger::WalkView::unvisited);
             AudienceView {

@@ -170,7 +170,7 @@ catalogue! {
     STATE "destination_state" Gauge One ["destination", "state"]
         "1 for the state a destination is in: waiting for the first event, ok, attention, catching up, behind, paused or held."
     CONCERNS "destination_concerns" Gauge One ["destination", "kind"]
-        "Why a destination is not ok, and how many of each: no_space, database and clock_ahead (of the ledger), disabled, paused, held, guard and audience_failing (audiences), late (members), refused (requests), rejected (events kept), not_kept (rejected events that are not), parked (members), only_ignored and only_rejected (events)."
+        "Why a destination is not ok, and how many of each: no_space, database, old_transaction and clock_ahead (of the ledger), disabled, paused, held, guard and audience_failing (audiences), late (members), refused (requests), rejected (events kept), not_kept (rejected events that are not), parked (members), only_ignored and only_rejected (events)."
     GUARD_HELD "guard_held_audiences" Gauge One ["destination"]
         "Audiences that the guard holds, because too many of their members changed at once."
     PENDING "pending_members" Gauge One ["destination"]

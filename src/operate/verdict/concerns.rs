@@ -34,6 +34,8 @@ pub enum ConcernKind {
     NoSpace,
     /// The ledger's database cannot be used, so no event is accepted.
     Database,
+    /// A transaction of somebody else in the ledger's database stays open, which makes it slower.
+    OldTransaction,
     /// The ledger has recorded arrivals that are now in the future.
     ClockAhead,
     /// The configuration has disabled the destination.
@@ -64,9 +66,10 @@ pub enum ConcernKind {
 
 impl ConcernKind {
     /// Every kind, so that metrics can show zeros.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::NoSpace,
         Self::Database,
+        Self::OldTransaction,
         Self::ClockAhead,
         Self::Disabled,
         Self::Paused,
@@ -88,6 +91,7 @@ impl ConcernKind {
         match self {
             Self::NoSpace => "no_space",
             Self::Database => "database",
+            Self::OldTransaction => "old_transaction",
             Self::ClockAhead => "clock_ahead",
             Self::Disabled => "disabled",
             Self::Paused => "paused",
@@ -110,6 +114,7 @@ impl ConcernKind {
         let anchor = match self {
             Self::NoSpace => "the-disk-fills",
             Self::Database => "the-database-cannot-be-used",
+            Self::OldTransaction => "a-transaction-stays-open",
             Self::ClockAhead => "the-clock-of-the-ledger-is-ahead",
             Self::Disabled | Self::Paused => "the-delivery-is-paused",
             Self::Held => "the-state-is-held",
@@ -188,6 +193,10 @@ impl Facts<'_> {
                  deliveries cannot be recorded"
             );
             add(kind, 1, None, why, remedy.to_owned());
+        }
+        if let Some(burden) = self.burden {
+            let (why, remedy) = (burden.why.clone(), burden.remedy.clone());
+            add(ConcernKind::OldTransaction, 1, Some(burden.since), why, remedy);
         }
         if let Some(clock) = ClockStatus::of(self.clock_ahead) {
             let why =

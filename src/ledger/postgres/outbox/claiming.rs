@@ -8,6 +8,7 @@ use crate::ledger::member;
 use crate::ledger::picking::{Picked, Picking};
 use crate::ledger::postgres::changes;
 use crate::ledger::postgres::failure::Failure;
+use crate::ledger::postgres::fronts::Reading;
 use crate::ledger::postgres::locks::{Lock, holds};
 use crate::ledger::postgres::members::{Changes, Members};
 use crate::ledger::postgres::outbox::{Made, PAGE, SharedOutbox};
@@ -100,12 +101,32 @@ impl SharedOutbox {
         room: Room,
     ) -> Result<Option<Claimed>, Failure> {
         let Some(place) = Place::one(tx, &self.name, no, audience).await? else { return Ok(None) };
+        let reading = self.shared.fronts.reading(place.no, self.shared.stamps.arrival());
+        let (mut members, mut read) = self.pick(tx, &place, room, reading).await?;
+        if members.is_empty()
+            && let Some(whole) = reading.whole()
+        {
+            (members, read) = self.pick(tx, &place, room, whole).await?;
+        }
+        Ok((!members.is_empty()).then(|| Claimed::of(place, members, &read, Changes::default())))
+    }
+
+    /// Reads the queue of an audience: who is taken, and all that was read.
+    async fn pick(
+        &self,
+        tx: &Tx,
+        place: &Place,
+        room: Room,
+        reading: Reading,
+    ) -> Result<(Vec<ClaimedMember>, Members), Failure> {
+        let audience = &place.route.audience;
         let mut picking = Picking::new(room, &place.route);
         // Taken before anything is read: whoever is settled meanwhile may still be read as one who waits.
         let claimed = self.claimed_of(audience);
         let page = PAGE + i64::try_from(claimed.len()).unwrap_or_default();
-        // From the beginning each time: what commits later may stand before what was read.
-        let (mut since, mut after) = (i64::MIN, Vec::new());
+        // From the front each time: what commits later may stand before what was read.
+        let (mut since, mut after) = (reading.from, Vec::new());
+        let mut first = None;
         let is_held = place.guard.is_held();
         let sql = "SELECT since, context_key FROM pending
              WHERE audience_no = $1 AND (since, context_key) > ($2, $3) AND (passes_guard OR NOT $5)
@@ -124,6 +145,7 @@ impl SharedOutbox {
             let mut keys = Vec::new();
             for row in rows {
                 (since, after) = (row.try_get(0)?, row.try_get(1)?);
+                first = first.or(Some(since));
                 let key = text(&after).and_then(|key| ContextKey::new(&key));
                 let key = key.ok_or_else(damaged)?;
                 if !claimed.contains(&key) && !self.is_claimed(audience, &key) {
@@ -138,8 +160,11 @@ impl SharedOutbox {
                 break;
             }
         }
-        let members = picking.taken();
-        Ok((!members.is_empty()).then(|| Claimed::of(place, members, &read, Changes::default())))
+        if !is_held {
+            let most = self.shared.settings.max_audiences;
+            self.shared.fronts.found(place.no, reading, first, most);
+        }
+        Ok((picking.taken(), read))
     }
 
     async fn again(

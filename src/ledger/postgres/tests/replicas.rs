@@ -63,7 +63,8 @@ impl Replica {
     /// Wakes up again after it stood still.
     fn thaw(&mut self) {
         let shared = Arc::clone(&self.ledger.shared);
-        self.running = tokio::spawn(Keeper::new(shared, recording::queue().1, false).run());
+        self.running =
+            tokio::spawn(Keeper::new(shared, recording::queue().1, Arc::default(), false).run());
     }
 
     /// Stands still, as a process that is stopped does: it renews nothing.
@@ -240,6 +241,81 @@ async fn whoever_is_settled_while_others_are_claimed_is_told_once() {
     told.sort();
     assert_eq!(told, people, "each of them once");
     assert_eq!(faults(&database).await, [""; 0]);
+}
+
+/// A transaction may take long between its stamp and its commit: whoever it is about then stands before others.
+#[tokio::test]
+async fn whoever_waits_since_before_the_front_of_the_queue_is_told_all_the_same() {
+    let database = of_all().database();
+    let replica = Replica::start(&database, "only", LONG).await;
+    replica.record(vec![delta("a", "ada", true, 1)]).await;
+    let first = replica.claim().await.expect("she waits");
+    replica.settle(first).await;
+    replica.record(vec![delta("a", "bob", true, 1), delta("a", "cyd", true, 1)]).await;
+    let late = "UPDATE member SET pending_since = 1 WHERE context_key = 'bob';
+        UPDATE pending SET since = 1 WHERE context_key = 'bob'";
+    database.run(late).await;
+    let mut told = Vec::new();
+    while let Some(batch) = replica.claim().await {
+        told.extend(keys(&batch).into_iter().map(str::to_owned));
+        replica.settle(batch).await;
+    }
+    assert_eq!(told, ["cyd", "bob"], "from the front, and then from the beginning");
+    assert!(replica.outbox().backlog().await.expect("the database is there").is_empty());
+    assert_eq!(faults(&database).await, [""; 0]);
+}
+
+/// Rows that have left the queue stay in its index while a transaction is open that may still see them.
+#[tokio::test]
+async fn rows_that_an_open_transaction_keeps_are_not_read_again_for_each_claim() {
+    const GONE: i64 = 20_000;
+    const CLAIMS: i64 = 60;
+    let database = of_all().database();
+    let replica = Replica::start(&database, "only", LONG).await;
+    replica.record(vec![delta("a", "ada", true, 1)]).await;
+    let (other, connection) =
+        database.config().connect(tokio_postgres::NoTls).await.expect("it is there");
+    tokio::spawn(connection);
+    let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM member";
+    other.batch_execute(begin).await.expect("its owner may");
+    let gone = format!(
+        "BEGIN;
+        INSERT INTO pending SELECT no, number, convert_to(number::text, 'UTF8'), false
+            FROM audience, generate_series(1, {GONE}) AS number ORDER BY number;
+        DELETE FROM pending WHERE since <= {GONE};
+        COMMIT"
+    );
+    database.run(&gone).await;
+    let (client, connection) =
+        database.config().connect(tokio_postgres::NoTls).await.expect("it is there");
+    tokio::spawn(connection);
+    let read = async || -> (i64, i64) {
+        let sql = "SELECT idx_scan, idx_tup_read FROM pg_stat_user_indexes
+            WHERE indexrelid = 'pending_by_age'::regclass";
+        let row = client.query_one(sql, &[]).await.expect("its owner may");
+        (row.get(0), row.get(1))
+    };
+    let before = read().await;
+    for at in 2..2 + CLAIMS {
+        let batch = replica.claim().await.expect("she waits");
+        replica.settle(batch).await;
+        replica.record(vec![delta("a", "ada", at % 2 == 1, at)]).await;
+        assert_eq!(replica.outbox().backlog().await.expect("it is there")[0].waiting, 1);
+    }
+    // A server counts a little later.
+    let counted = async {
+        let mut looks = tokio::time::interval(Duration::from_millis(100));
+        loop {
+            looks.tick().await;
+            let now = read().await;
+            if now.0 - before.0 >= 2 * CLAIMS {
+                return now.1 - before.1;
+            }
+        }
+    };
+    let entries = tokio::time::timeout(DEADLINE, counted).await.expect("it counts in time");
+    assert!(entries < 20 * GONE, "{entries}: about every {}th time", CLAIMS * 2 * GONE / entries);
+    other.batch_execute("ROLLBACK").await.expect("it was begun");
 }
 
 /// It was frozen in a call. When it wakes up, everybody was told by another long ago.
