@@ -36,6 +36,19 @@ const STANDSTILL: Duration = Duration::from_millis(1500);
 /// Sets what is for one transaction.
 const SET: &str = "SELECT set_config(name, value, true) FROM unnest($1, $2) AS of(name, value)";
 
+/// Why nothing was answered.
+enum Began {
+    /// The server's connection is not the session's own.
+    Elsewhere,
+    Failed(tokio_postgres::Error),
+}
+
+impl From<tokio_postgres::Error> for Began {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
 /// Names and values of settings.
 type Opening = Vec<(&'static str, String)>;
 
@@ -237,11 +250,11 @@ impl Tx {
                 self.session.execute(sql, &params, true).await.map(|_| ())
             });
             // In this order: what fails makes a rollback of the commit.
-            let all = join3(join_all(last), self.session.commit(), self.session.parse());
+            let all = join3(join_all(last), self.session.parse(), self.session.commit());
             let committed = self
                 .within(async {
-                    let (last, done, ()) = all.await;
-                    last.into_iter().collect::<Result<(), _>>()?;
+                    let (last, parsed, done) = all.await;
+                    last.into_iter().chain([parsed]).collect::<Result<(), _>>()?;
                     done
                 })
                 .await?;
@@ -290,8 +303,8 @@ impl Tx {
         Box::pin(async move {
             let opening = locked(&self.opening).take();
             let answered = async {
-                let Some(opening) = opening else { return asked.await };
-                let begin = self.session.client.batch_execute(match self.kind {
+                let Some(opening) = opening else { return Ok(asked.await?) };
+                let begin = self.session.begin(match self.kind {
                     Kind::Usual | Kind::Small => "BEGIN",
                     Kind::Reading => "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY",
                 });
@@ -299,13 +312,21 @@ impl Tx {
                 let params: [(&(dyn ToSql + Sync), Type); 2] =
                     [(&names, Type::TEXT_ARRAY), (&values, Type::TEXT_ARRAY)];
                 let set = self.session.execute(SET, &params, true);
-                let (opened, set, answer) = join3(begin, set, asked).await;
-                opened?;
+                let (is_ours, set, answer) = join3(begin, set, asked).await;
+                if !is_ours? {
+                    return Err(Began::Elsewhere);
+                }
                 set?;
-                answer
+                Ok(answer?)
             };
             let answer = timeout(self.limit, answered).await.map_err(|_| self.silent())?;
-            Ok(answer.inspect_err(|error| self.session.note(error))?)
+            answer.map_err(|began| match began {
+                Began::Elsewhere => Failure::Again("a pooler shares the connection".to_owned()),
+                Began::Failed(error) => {
+                    self.session.note(&error);
+                    error.into()
+                }
+            })
         })
     }
 }

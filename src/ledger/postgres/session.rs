@@ -1,21 +1,27 @@
 //! A connection, and the statements that the server has parsed on it.
 //!
 //! To parse a statement takes as long as to do it, where it is about a few rows. A statement that is asked for the first
-//! time goes with its text; its commit has the server parse it, for the transactions after it. A pooler that puts other
-//! connections below and does not know such statements is found out by the first one that is missing there: from then
-//! on each goes with its text.
+//! time goes with its text; its commit has the server parse it, for the transactions after it.
+//!
+//! A pooler may put another connection below, on which somebody else has given another statement the same name. So a
+//! session leaves its mark on the server, each transaction sees first that it is there, and none commits without. Where
+//! it is not, statements go with their text from then on. Whoever parses on a connection does it within such a
+//! transaction, and so on one that bears its mark.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use futures_util::future::join_all;
+use futures_util::future::try_join_all;
+use rand::RngExt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{AsyncMessage, Client, Connection, Error, NoTls, Row, Statement};
+use tokio_postgres::{
+    AsyncMessage, Client, Connection, Error, NoTls, Row, SimpleQueryMessage, Statement,
+};
 
 use crate::ledger::postgres::address::DatabaseAddress;
 use crate::ledger::postgres::failure::Failure;
@@ -27,6 +33,8 @@ pub(crate) type Params<'a> = [(&'a (dyn ToSql + Sync), Type)];
 #[derive(Debug)]
 pub(crate) struct Session {
     pub client: Client,
+    /// What tells it from all others, on the server.
+    mark: String,
     /// The timeline of the server; 0: nobody has asked, since there is only one.
     pub timeline: u32,
     /// The server has warned about a commit that it confirmed.
@@ -63,8 +71,27 @@ impl Session {
                 drive(address.config.connect(connector).await.map_err(failed)?, &is_doubtful)
             }
         };
+        let mark = format!("{:032x}", rand::rng().random::<u128>());
+        client.batch_execute(&format!("SET cohortd.session = '{mark}'")).await?;
         let (parsed, unparsed) = (Mutex::default(), Mutex::default());
-        Ok(Self { client, timeline: 0, is_doubtful, driver, parsed, unparsed, keeps_statements })
+        let timeline = 0;
+        Ok(Self { client, mark, timeline, is_doubtful, driver, parsed, unparsed, keeps_statements })
+    }
+
+    /// Begins a transaction, and sees whether what this session has had parsed is what the server knows by its names.
+    pub async fn begin(&self, begin: &str) -> Result<bool, Error> {
+        if !self.keeps_statements.load(Ordering::Relaxed) {
+            return self.client.batch_execute(begin).await.map(|()| true);
+        }
+        let sql = format!("{begin}; SELECT current_setting('cohortd.session', true)");
+        let told = self.client.simple_query(&sql).await?;
+        let is_ours = told.iter().any(|message| {
+            matches!(message, SimpleQueryMessage::Row(row) if row.get(0) == Some(&self.mark))
+        });
+        if !is_ours {
+            self.keeps_statements.store(false, Ordering::Relaxed);
+        }
+        Ok(is_ours)
     }
 
     /// Has it commit. A server that waits for its standby and is told not to (`pg_cancel_backend`) says that it has
@@ -115,15 +142,15 @@ impl Session {
         statement
     }
 
-    /// Has the server parse what was asked for the first time.
-    pub async fn parse(&self) {
+    /// Has the server parse what was asked for the first time; after an error there is nothing to commit.
+    pub async fn parse(&self) -> Result<(), Error> {
         let unparsed = std::mem::take(&mut *locked(&self.unparsed));
         let parse = async |(sql, types): (String, Vec<Type>)| {
-            if let Ok(statement) = self.client.prepare_typed(&sql, &types).await {
-                locked(&self.parsed).insert(sql, statement);
-            }
+            let statement = self.client.prepare_typed(&sql, &types).await?;
+            locked(&self.parsed).insert(sql, statement);
+            Ok(())
         };
-        join_all(unparsed.into_iter().map(parse)).await;
+        try_join_all(unparsed.into_iter().map(parse)).await.map(|_| ())
     }
 
     /// A statement has failed; perhaps because what was parsed is not there.

@@ -217,3 +217,29 @@ async fn faults(database: &Database) -> Vec<String> {
 }
 
 contract::contract!(Alone);
+
+#[tokio::test]
+async fn a_transaction_on_a_connection_that_another_session_has_marked_is_done_again_without_names()
+{
+    let database = of_all().database();
+    let pool = Pool::new(DatabaseSettings {
+        address: DatabaseAddress::parse(&database.url()).expect("it is good"),
+        connections: 1,
+        statement_timeout: Duration::from_secs(20),
+    });
+    let sql = "SELECT count(*) > 0 FROM pg_prepared_statements";
+    let has_names = async || {
+        let found = transact!(pool, |tx, attempt| async {
+            let row = tx.first(sql, &[]).await?.expect("a count");
+            Ok::<(u32, bool), Failure>((attempt, row.try_get(0)?))
+        });
+        found.expect("the server is there")
+    };
+    assert_eq!(has_names().await, (0, false), "nothing was parsed yet");
+    assert_eq!(has_names().await, (0, true));
+    let names_another = "SET cohortd.session = 'of another'; DEALLOCATE ALL";
+    let marked = transact!(pool, |tx, _attempt| tx.batch(names_another));
+    marked.expect("anybody may");
+    assert_eq!(has_names().await, (1, false));
+    assert_eq!(has_names().await, (0, false), "no statement has a name any more");
+}
