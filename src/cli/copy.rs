@@ -181,10 +181,9 @@ fn failed(error: &CopyError) -> Exit {
             (Exit::Unavailable, ": stop it, and run the same command again")
         }
         CopyError::Directory(error) => (Exit::of(error), ""),
-        CopyError::Database(_) => (
-            Exit::Unavailable,
-            "; once that is over, run the same command again: it goes on where it was",
-        ),
+        CopyError::Database(_) => {
+            (Exit::Unavailable, "; the same command goes on where this one ended")
+        }
         CopyError::Differs(_) => (
             Exit::Internal,
             ": it does not count. Empty its place and begin again; if that ends alike, check the source (`cohortd ledger \

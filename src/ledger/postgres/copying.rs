@@ -66,7 +66,7 @@ impl DatabaseCopy {
     pub async fn source(&self) -> Result<Option<String>, Failure> {
         transact!(self.pool, |tx, _attempt| async {
             if !schema::is_there(&tx).await? {
-                return Err(Failure::Unavailable("there is no ledger in the database".to_owned()));
+                return Err(Failure::Unavailable(schema::NOT_THERE.to_owned()));
             }
             if value(&tx, UNFINISHED_COPY).await?.is_some() {
                 return Err(Failure::Unavailable(

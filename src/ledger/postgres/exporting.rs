@@ -50,7 +50,7 @@ async fn export<B>(
     each: &mut impl FnMut(ExportedMember) -> ControlFlow<B>,
 ) -> Result<Option<ControlFlow<B>>, Failure> {
     if schema::usable(tx).await?.is_none() {
-        return Err(Failure::Unavailable("there is no ledger in the database".to_owned()));
+        return Err(Failure::Unavailable(schema::NOT_THERE.to_owned()));
     }
     let mut known = Vec::new();
     for row in tx.query("SELECT no, name FROM destination ORDER BY no", &[]).await? {

@@ -197,6 +197,9 @@ INSERT INTO cohortd VALUES ('version', '\\x31'), ('arrival', '\\x30');
 INSERT INTO cohortd SELECT 'hash_key', decode(md5(gen_random_uuid()::text) || md5(gen_random_uuid()::text), 'hex');
 ";
 
+/// Where a ledger should be, there is none.
+pub(crate) const NOT_THERE: &str = "there is no ledger in the database: see that the URL, and the search_path of its user, lead to it";
+
 /// The version of the tables, if there are any; an error, if they cannot be used.
 pub(crate) async fn usable(tx: &Tx) -> Result<Option<i32>, Failure> {
     let Some(version) = stored_version(tx).await? else { return Ok(None) };
