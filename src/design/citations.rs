@@ -32,7 +32,7 @@ const LEFT_OUT: [&str; 4] = [".git", "vendor", "node_modules", "target"];
 const FOLDERS: [&str; 6] = ["src/", "tests/", "config/", ".ci/", ".github/", ".cargo/"];
 
 /// Created by operators or by a failing property test, and therefore not in the repository.
-const MADE_LATER: [&str; 2] = ["config/secrets", "tests/seeds"];
+const MADE_LATER: [&str; 3] = ["config/.env", "config/secrets", "tests/seeds"];
 
 /// Everything that can be cited.
 struct Citable {

@@ -31,7 +31,7 @@ impl Haproxy {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("it is bound");
         fcntl_setfd(&listener, FdFlags::empty()).expect("it can be inherited");
-        let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/haproxy.cfg");
+        let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/haproxy/haproxy.cfg");
         let config = read_to_string(config).expect("it is there");
         let (events, operators) = config.split_once("# The dashboard").expect("operators follow");
         assert!(operators.contains("listen operators"));
@@ -43,16 +43,14 @@ impl Haproxy {
                 servers.join("\n")
             } else if line.trim_start().starts_with("bind") {
                 format!("    bind fd@{}", listener.as_raw_fd())
-            } else if line.starts_with("global") {
-                format!(
-                    "global\n    stats socket {}/control level admin",
-                    directory.path().display()
-                )
             } else {
                 line.to_owned()
             }
         });
-        let text: String = lines.collect::<Vec<_>>().join("\n") + "\n";
+        let control = directory.path().join("control");
+        let control = format!("global\n    stats socket {} level admin", control.display());
+        let text: Vec<String> = std::iter::once(control).chain(lines).collect();
+        let text = text.join("\n") + "\n";
         std::fs::write(directory.path().join("haproxy.cfg"), text).expect("it is ours");
         let child = Command::new(program("haproxy").expect("it is installed"))
             .args(["-db", "-f", "haproxy.cfg"])
