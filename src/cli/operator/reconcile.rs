@@ -226,8 +226,8 @@ impl ReconcileCommand {
                 Ok(true) => answered = Instant::now(),
                 Ok(false) if seen.get() => {
                     complain(
-                        "the daemon that was asked has ended, and the reconcile has gone on without it: it is no longer under \
-                         way, so all of it is recorded, unless somebody has stopped it; the log has a line of its end",
+                        "the daemon that was asked has ended, and the reconcile has gone on without it, and is over; its last \
+                         line in the log, \"audience reconciled with a snapshot\", says whether it is complete",
                     );
                     return Ok(());
                 }

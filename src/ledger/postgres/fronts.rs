@@ -9,7 +9,7 @@
 //!   others were found. A queue is read from its very beginning whenever nothing is found behind its front, and now and
 //!   then in any case, so such a row is told a little later.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ struct Front {
 
 /// The fronts of queues, by the number of their audience.
 #[derive(Debug, Default)]
-pub(crate) struct Fronts(Mutex<HashMap<i32, Front>>);
+pub(crate) struct Fronts(Mutex<BTreeMap<i32, Front>>);
 
 /// How a queue is read.
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +55,7 @@ impl Fronts {
         Reading { from: known.map_or(i64::MIN, |front| front.since), began: (now, here) }
     }
 
-    /// The numbers of audiences, and the fronts of their queues.
+    /// The numbers of audiences in their order, and the fronts of their queues.
     pub fn all(&self) -> (Vec<i32>, Vec<i64>) {
         self.known().iter().map(|(no, front)| (*no, front.since)).unzip()
     }
@@ -67,6 +67,9 @@ impl Fronts {
         let is_whole = reading.from == i64::MIN;
         let mut all = self.known();
         if let Some(front) = all.get_mut(&audience_no) {
+            if !is_whole && front.since < reading.from {
+                return; // somebody has found one that stands before
+            }
             front.since = since;
             if is_whole {
                 front.whole_at = next_whole(here);
@@ -79,7 +82,7 @@ impl Fronts {
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<i32, Front>> {
+    fn known(&self) -> MutexGuard<'_, BTreeMap<i32, Front>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -104,13 +104,14 @@ impl Oldest {
     }
 }
 
-/// The oldest transaction of anybody else: of another user's, the server tells little more than whose it is. Those that
+/// The oldest transaction of anybody else, and of those that see it as the oldest, itself: of another user's, the server tells little more than whose it is. Those that
 /// vacuum keep nothing, and those of the server's own have no user.
 async fn oldest(tx: &Tx) -> Result<Option<Oldest>, Failure> {
     let sql = "SELECT kind, coalesce(name, ''), coalesce(of, ''), coalesce(application, ''), xid FROM (
              SELECT 'session' AS kind, pid::text AS name, usename::text AS of, application_name AS application,
                  CASE WHEN age(backend_xid) >= age(backend_xmin) OR backend_xmin IS NULL THEN backend_xid ELSE backend_xmin END::text AS xid,
-                 greatest(age(backend_xid), age(backend_xmin)) AS age, backend_xid IS NULL AS only_reads
+                 greatest(age(backend_xid), age(backend_xmin)) AS age, 
+                 age(backend_xid) IS DISTINCT FROM greatest(age(backend_xid), age(backend_xmin)) AS is_anothers
              FROM pg_stat_activity
              WHERE usename IS NOT NULL AND pid <> pg_backend_pid()
                  AND (datname = current_database() OR datname IS NULL)
@@ -121,7 +122,7 @@ async fn oldest(tx: &Tx) -> Result<Option<Oldest>, Failure> {
              UNION ALL
              SELECT 'slot', slot_name::text, '', '', xmin::text, age(xmin), true
              FROM pg_replication_slots WHERE xmin IS NOT NULL
-         ) of WHERE age IS NOT NULL ORDER BY age DESC, only_reads, kind, name LIMIT 1";
+         ) of WHERE age IS NOT NULL ORDER BY age DESC, is_anothers, kind, name LIMIT 1";
     let Some(row) = tx.first(sql, &[]).await? else { return Ok(None) };
     Ok(Some(Oldest {
         kind: row.try_get(0)?,

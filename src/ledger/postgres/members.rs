@@ -191,14 +191,23 @@ impl Members {
                 (Some((before, revision)), None) => {
                     all.deleted.push(*audience, key, before, *revision);
                 }
-                (None, Some(now)) => all.inserted.push(*audience, key, now, 0),
+                (None, Some(now)) => all.inserted.push(*audience, key, now, first_revision(now)),
                 (None, None) => {}
             }
-            let revision = slot.stored.as_ref().map_or(0, |(_, revision)| revision.wrapping_add(1));
-            slot.stored = slot.now.clone().map(|now| (now, revision));
+            let next = slot.stored.as_ref().map(|(_, revision)| revision.wrapping_add(1));
+            slot.stored = slot.now.clone().map(|now| {
+                let revision = next.unwrap_or_else(|| first_revision(&now));
+                (now, revision)
+            });
         }
         all
     }
+}
+
+/// With what revision a row begins. Somebody who was erased and comes again must not be taken for whom they were, so it is
+/// another one each time.
+fn first_revision(member: &Member) -> i32 {
+    i32::try_from(member.version.0 & 0x3fff_ffff).unwrap_or_default()
 }
 
 /// What a transaction has changed of its members.

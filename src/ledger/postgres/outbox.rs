@@ -90,14 +90,15 @@ impl SharedOutbox {
         let numbers: Vec<i32> = claimed.keys().copied().collect();
         let counts: Vec<i64> = claimed.values().copied().collect();
         let (fronts_of, fronts) = self.shared.fronts.all();
-        // Those in calls are the longest pending: whoever waits longest comes behind them.
+        // Those in calls are the longest pending: whoever waits longest comes behind them. Fronts are in the order of their
+        // numbers, and found by halves.
         let sql = "SELECT a.no, a.audience_id, a.acknowledged, w.pending, o.since, a.is_held FROM audience a
              LEFT JOIN unnest($2, $3) AS c(no, claimed) ON c.no = a.no
-             LEFT JOIN unnest($4, $5) AS f(no, since) ON f.no = a.no
              CROSS JOIN LATERAL (SELECT a.pending + coalesce(sum(pending), 0)::int8 - coalesce(c.claimed, 0) AS pending
                  FROM change WHERE audience_no = a.no) w
              CROSS JOIN LATERAL (SELECT coalesce(
-                 (SELECT p.since FROM pending p WHERE p.audience_no = a.no AND p.since >= coalesce(f.since, $6)
+                 (SELECT p.since FROM pending p WHERE p.audience_no = a.no AND p.since >= coalesce(
+                         CASE WHEN ($4)[width_bucket(a.no, $4)] = a.no THEN ($5)[width_bucket(a.no, $4)] END, $6)
                      ORDER BY p.since OFFSET coalesce(c.claimed, 0) LIMIT 1),
                  (SELECT max(since) FROM pending WHERE audience_no = a.no)) AS since) o
              WHERE a.destination_no = $1 AND NOT a.is_erased AND w.pending > 0 AND o.since IS NOT NULL";

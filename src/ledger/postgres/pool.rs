@@ -6,8 +6,8 @@
 //! * Statements that are asked for together are sent together, and done in their order: each way there and back costs
 //!   more than most of them. The first one takes the transaction's beginning along, and the commit takes the
 //!   [last words](Tx::last).
-//! * Nothing that matters outlives a transaction: no settings of the session, no session locks. A pooler in transaction
-//!   mode may stand in between.
+//! * Nothing that matters outlives a transaction: no settings of the session but its mark
+//!   ([`Session`]), no session locks. A pooler in transaction mode may stand in between.
 //! * Statements are parsed once a connection, which takes as long as many of them do, unless a pooler cannot have that;
 //!   they are planned each time they run, for the values they have, so that no plan is from a time when the tables were
 //!   empty. Where many small transactions are recorded, planning takes longer than the work: there, statements that
@@ -37,13 +37,13 @@ const STANDSTILL: Duration = Duration::from_millis(1500);
 const SET: &str = "SELECT set_config(name, value, true) FROM unnest($1, $2) AS of(name, value)";
 
 /// Why nothing was answered.
-enum Began {
+enum Unanswered {
     /// The server's connection is not the session's own.
     Elsewhere,
     Failed(tokio_postgres::Error),
 }
 
-impl From<tokio_postgres::Error> for Began {
+impl From<tokio_postgres::Error> for Unanswered {
     fn from(error: tokio_postgres::Error) -> Self {
         Self::Failed(error)
     }
@@ -314,15 +314,17 @@ impl Tx {
                 let set = self.session.execute(SET, &params, true);
                 let (is_ours, set, answer) = join3(begin, set, asked).await;
                 if !is_ours? {
-                    return Err(Began::Elsewhere);
+                    return Err(Unanswered::Elsewhere);
                 }
                 set?;
                 Ok(answer?)
             };
             let answer = timeout(self.limit, answered).await.map_err(|_| self.silent())?;
-            answer.map_err(|began| match began {
-                Began::Elsewhere => Failure::Again("a pooler shares the connection".to_owned()),
-                Began::Failed(error) => {
+            answer.map_err(|unanswered| match unanswered {
+                Unanswered::Elsewhere => {
+                    Failure::Again("a pooler shares the connection".to_owned())
+                }
+                Unanswered::Failed(error) => {
                     self.session.note(&error);
                     error.into()
                 }

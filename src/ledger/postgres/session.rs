@@ -90,6 +90,7 @@ impl Session {
         });
         if !is_ours {
             self.keeps_statements.store(false, Ordering::Relaxed);
+            locked(&self.unparsed).clear();
         }
         Ok(is_ours)
     }

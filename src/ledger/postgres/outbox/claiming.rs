@@ -19,7 +19,7 @@ use crate::ledger::{Batch, Claim, ClaimedMember, DestinationSettings, Room};
 use crate::membership::{AudienceId, ContextKey};
 
 /// Members of one audience, to be told.
-struct Claimed {
+struct Taken {
     place: Place,
     members: Vec<ClaimedMember>,
     /// Their rows, once what was written is committed.
@@ -27,7 +27,7 @@ struct Claimed {
     changes: Changes,
 }
 
-impl Claimed {
+impl Taken {
     fn of(place: Place, members: Vec<ClaimedMember>, read: &Members, changes: Changes) -> Self {
         let rows = members.iter().filter_map(|of| read.stored(&(place.no, of.context_key.clone())));
         Self { rows: rows.collect(), place, members, changes }
@@ -56,7 +56,7 @@ impl SharedOutbox {
             }
             Claim::Told { after } => self.told(tx, (no, &settings), after.as_ref()).await?,
         };
-        let Some(Claimed { place, members, rows, changes }) = claimed else { return Ok(None) };
+        let Some(Taken { place, members, rows, changes }) = claimed else { return Ok(None) };
         changes::write_any(&self.shared, tx, no, &changes).await?;
         let keys: Vec<&[u8]> =
             members.iter().map(|of| of.context_key.as_str().as_bytes()).collect();
@@ -99,7 +99,7 @@ impl SharedOutbox {
         no: i32,
         audience: &AudienceId,
         room: Room,
-    ) -> Result<Option<Claimed>, Failure> {
+    ) -> Result<Option<Taken>, Failure> {
         let Some(place) = Place::one(tx, &self.name, no, audience).await? else { return Ok(None) };
         let reading = self.shared.fronts.reading(place.no, self.shared.stamps.arrival());
         let (mut members, mut read) = self.pick(tx, &place, room, reading).await?;
@@ -108,7 +108,7 @@ impl SharedOutbox {
         {
             (members, read) = self.pick(tx, &place, room, whole).await?;
         }
-        Ok((!members.is_empty()).then(|| Claimed::of(place, members, &read, Changes::default())))
+        Ok((!members.is_empty()).then(|| Taken::of(place, members, &read, Changes::default())))
     }
 
     /// Reads the queue of an audience: who is taken, and all that was read.
@@ -173,7 +173,7 @@ impl SharedOutbox {
         (no, settings): (i32, &DestinationSettings),
         audience: &AudienceId,
         context_key: &ContextKey,
-    ) -> Result<Option<Claimed>, Failure> {
+    ) -> Result<Option<Taken>, Failure> {
         if self.is_claimed(audience, context_key) {
             return Ok(None);
         }
@@ -193,7 +193,7 @@ impl SharedOutbox {
         };
         let (membership, version) = (after.membership, after.version);
         let claimed = ClaimedMember { context_key: context_key.clone(), membership, version };
-        Ok(Some(Claimed::of(place, vec![claimed], &members, changes)))
+        Ok(Some(Taken::of(place, vec![claimed], &members, changes)))
     }
 
     async fn told(
@@ -201,7 +201,7 @@ impl SharedOutbox {
         tx: &Tx,
         of: (i32, &DestinationSettings),
         after: Option<&(AudienceId, ContextKey)>,
-    ) -> Result<Option<Claimed>, Failure> {
+    ) -> Result<Option<Taken>, Failure> {
         let sql = "SELECT a.audience_id, m.context_key FROM audience a
              CROSS JOIN LATERAL (SELECT context_key FROM member
                  WHERE audience_no = a.no AND (a.audience_id, context_key) > ($2, $3)

@@ -1,11 +1,12 @@
 //! Records what was written down of reconciliations, as fast as it is delivered, and tidies up after them. Every replica
 //! does so for the destinations that it delivers, so that another one goes on where it was.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::warn;
 
 use super::recording;
@@ -19,11 +20,13 @@ use crate::operate::reconcile::piece;
 /// No change is recorded while this many members of the audience wait: ordinary delivery goes first.
 const AHEAD: u64 = 5000;
 /// How often that is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How often it is seen what other replicas have left to do.
 const LOOK_AROUND_EVERY: Duration = Duration::from_secs(1);
 /// The same where there are no others: whoever has something to do says so.
 const ALONE_EVERY: Duration = Duration::from_secs(30);
+/// How long a replica that writes one down has to be away: after an outage of the database it may be the last to be back.
+const AWAY_FOR: Duration = Duration::from_secs(10);
 /// How long one that has ended is remembered, for whoever waits for its end.
 const REMEMBERED: Duration = Duration::from_secs(60);
 
@@ -38,13 +41,16 @@ enum Found {
     Work,
 }
 
+/// Since when those are away that write reconciliations down, by their numbers.
+type Gone = HashMap<i64, Instant>;
+
 /// Records what is left of reconciliations until the daemon stops.
 pub async fn keep_recording(api: Arc<Api>) {
-    let mut said = Seldom::default();
+    let (mut said, mut gone) = (Seldom::default(), HashMap::new());
     let is_alone = matches!(api.ledger.replicas().await, Ok(None));
     let rest = if is_alone { ALONE_EVERY } else { LOOK_AROUND_EVERY };
     while !api.stopping.is_cancelled() {
-        let pause = match look(&api).await {
+        let pause = match look(&api, (&mut gone, is_alone)).await {
             Ok(Found::Work) => continue,
             Ok(Found::Waits) => LOOK_EVERY,
             Ok(Found::Nothing) => rest,
@@ -64,32 +70,45 @@ pub async fn keep_recording(api: Arc<Api>) {
 }
 
 /// Does the next of all that there is to do; of what is to be recorded, one piece of each.
-async fn look(api: &Api) -> Result<Found, Problem> {
-    let mut found = Found::Nothing;
-    for of in api.ledger.reconciliations().await? {
-        let is_configured = api.destinations.get().contains_key(&of.destination);
-        let is_ours = !is_configured || api.ledger.delivers(&of.destination);
-        let done = match of.stage {
-            Stage::Staging => abandon(api, &of).await?,
-            Stage::Staged if is_ours && is_configured => go_on(api, &of).await?,
-            Stage::Stopping if is_ours => {
-                end(api, &of, false).await?;
-                Found::Work
+async fn look(api: &Api, (gone, is_alone): (&mut Gone, bool)) -> Result<Found, Problem> {
+    let (mut found, mut failed) = (Found::Nothing, None);
+    let all = api.ledger.reconciliations().await?;
+    gone.retain(|id, _| all.iter().any(|of| of.id == *id && of.stager == Stager::Gone));
+    for of in all {
+        let is_away = of.stager == Stager::Gone
+            && (is_alone || gone.entry(of.id).or_insert_with(Instant::now).elapsed() >= AWAY_FOR);
+        match step(api, &of, is_away).await {
+            Ok(done) => found = found.max(done),
+            Err(error) => {
+                failed.get_or_insert(error); // the others go on
             }
-            Stage::Staged | Stage::Stopping => Found::Nothing,
-            Stage::Complete | Stage::Stopped => tidy(api, &of).await?,
-        };
-        found = found.max(done);
+        }
     }
-    Ok(found)
+    failed.map_or(Ok(found), Err)
+}
+
+/// Does what is next of one.
+async fn step(api: &Api, of: &ReconciliationView, is_away: bool) -> Result<Found, Problem> {
+    let is_configured = api.destinations.get().contains_key(&of.destination);
+    let is_ours = !is_configured || api.ledger.delivers(&of.destination);
+    Ok(match of.stage {
+        Stage::Staging => abandon(api, of, is_away).await?,
+        Stage::Staged if is_ours && is_configured => go_on(api, of).await?,
+        Stage::Stopping if is_ours => {
+            end(api, of, false).await?;
+            Found::Work
+        }
+        Stage::Staged | Stage::Stopping => Found::Nothing,
+        Stage::Complete | Stage::Stopped => tidy(api, of).await?,
+    })
 }
 
 /// Stops one that nobody writes down any more.
-async fn abandon(api: &Api, of: &ReconciliationView) -> Result<Found, LedgerError> {
+async fn abandon(api: &Api, of: &ReconciliationView, is_away: bool) -> Result<Found, LedgerError> {
     let is_left = match of.stager {
         Stager::Here => !api.reconciling.is_taken(&of.destination, Some(of.audience.as_str())),
         Stager::Elsewhere => false,
-        Stager::Gone => true,
+        Stager::Gone => is_away,
     };
     if !is_left || !api.ledger.step_reconciliation(of.id, ReconciliationStep::Abandon).await? {
         return Ok(Found::Nothing);
@@ -115,6 +134,11 @@ async fn go_on(api: &Api, of: &ReconciliationView) -> Result<Found, Problem> {
         end(api, of, true).await?;
         return Ok(Found::Work);
     };
+    // Whoever of it was deleted meanwhile would be taken for somebody new.
+    if api.ledger.arrival().since(of.since) >= api.tombstone_ttl {
+        let why = "it has waited for longer than the ledger remembers who was deleted (ledger.tombstone_ttl_s)";
+        return give_up(api, of, why).await;
+    }
     let found = Target::kept(of).zip(piece::decode(&body));
     let Some((target, findings)) = found else {
         let why = "another version has written it down";

@@ -38,8 +38,10 @@ pub(super) async fn complete(api: &Api, id: i64) -> Result<(), Problem> {
         let ends = api.reconciling.ends.notified();
         match found(api, id).await {
             Ok(Some(ReconciliationView { stage: Stage::Complete, .. })) => return Ok(()),
-            Ok(Some(ReconciliationView { stage: Stage::Stopped, .. }) | None) => {
-                return Err(stopped());
+            Ok(Some(ReconciliationView { stage: Stage::Stopped, .. })) => return Err(stopped()),
+            Ok(None) => {
+                let detail = "it has ended while this replica could not look; the log of the one that ended it says how";
+                return Err(Problem::new(StatusCode::CONFLICT, detail));
             }
             Err(LedgerError::Closed) => return Err(goes_on()),
             Ok(Some(_)) | Err(_) => {} // a ledger that cannot be read now has it all the same
