@@ -231,7 +231,11 @@ impl ReconcileCommand {
                     );
                     return Ok(());
                 }
-                Ok(false) => return Err(lost),
+                Ok(false) => {
+                    return Err(lost.after(
+                        "it is not under way: it has ended already, or never began, and the same again does what is left: ",
+                    ));
+                }
                 Err(_) if answered.elapsed() < GONE_AFTER => {}
                 Err(_) => {
                     return Err(lost.after(if seen.get() {

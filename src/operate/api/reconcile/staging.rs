@@ -6,8 +6,8 @@ use super::plan::Plan;
 use super::reading::has_room;
 use super::target::Target;
 use super::walk::Walk;
-use super::{recording, stopped};
-use crate::ledger::ReconciliationStep;
+use super::{applying, recording, stopped, waiting};
+use crate::ledger::{ReconciliationStep, Stage, Stager};
 use crate::operate::api::{Api, Problem};
 use crate::operate::reconcile::comparison::Finding;
 use crate::operate::reconcile::piece;
@@ -60,9 +60,23 @@ async fn step(api: &Api, id: i64, step: ReconciliationStep) -> Result<(), Proble
     if api.ledger.step_reconciliation(id, step).await? { Ok(()) } else { Err(stopped()) }
 }
 
-/// Begins one of an audience, unless one is under way; its number in the ledger.
+/// Begins one of an audience, unless one is under way; its number in the ledger. One that nobody writes down any more gives
+/// way.
 pub(super) async fn begin(api: &Api, target: &Target) -> Result<i64, Problem> {
-    let begun = api.ledger.begin_reconciliation(&target.destination, &target.audience).await?;
+    let Target { destination, audience, .. } = target;
+    if let Some(id) = api.ledger.begin_reconciliation(destination, audience).await? {
+        return Ok(id);
+    }
+    let all = api.ledger.reconciliations().await?;
+    let other = all.iter().find(|of| waiting::is_of(of, destination, Some(audience.as_str())));
+    if let Some(other) = other
+        && other.stage == Stage::Staging
+        && other.stager == Stager::Gone
+        && api.ledger.step_reconciliation(other.id, ReconciliationStep::Abandon).await?
+    {
+        applying::end(api, other, false).await?;
+    }
+    let begun = api.ledger.begin_reconciliation(destination, audience).await?;
     begun.ok_or_else(|| {
         let detail = "another reconcile of this audience is under way; try again when it has ended";
         Problem::new(StatusCode::CONFLICT, detail)
