@@ -69,6 +69,7 @@ pub(super) const ROUTES: &[(&str, &str, Power)] = &[
     (POST, "/api/v1/destinations/{destination}/explain", Power::Read),
     (POST, "/api/v1/destinations/{destination}/events", Power::Operate),
     (POST, "/api/v1/destinations/{destination}/resync", Power::Operate),
+    (GET, "/api/v1/destinations/{destination}/reconcile", Power::Read),
     (POST, "/api/v1/destinations/{destination}/reconcile", Power::Operate),
     (POST, "/api/v1/destinations/{destination}/reconcile/stop", Power::Operate),
     (POST, "/api/v1/destinations/{destination}/pause", Power::Operate),

@@ -120,6 +120,7 @@ pub(super) fn routes() -> Routes<Arc<Api>> {
         parked::list,
         parked::requeue,
         parked::discard,
+        reconcile::list,
         reconcile::reconcile,
         reconcile::stop,
         rejected::list,

@@ -74,17 +74,20 @@ impl Course {
     }
 
     /// The rate in members or events per second; the average since the beginning while there are too
-    /// few readings.
-    fn per_second(&self, now: Instant, clock: Timestamp) -> f64 {
+    /// few readings. That of a reconciliation is not known then: it began with reading a file.
+    fn per_second(&self, kind: Work, now: Instant, clock: Timestamp) -> f64 {
         let oldest = self.looks.front().copied();
         let window = oldest.map(|(at, done)| (now.duration_since(at), self.done - done));
-        let whole = (clock.since(self.since), self.done);
+        let whole = match kind {
+            Work::Reconcile => (Duration::ZERO, 0),
+            _ => (clock.since(self.since), self.done),
+        };
         let (time, done) = window.filter(|(time, _)| *time >= SHORTEST).unwrap_or(whole);
         if time.is_zero() { 0.0 } else { lossy(done) / time.as_secs_f64() }
     }
 
     fn item(&self, which: &Which, now: Instant, clock: Timestamp) -> ProgressItem {
-        let per_second = self.per_second(now, clock);
+        let per_second = self.per_second(which.1, now, clock);
         let rest = lossy(self.total - self.done);
         let remaining = Duration::try_from_secs_f64(rest / per_second).ok();
         ProgressItem {
@@ -217,9 +220,9 @@ mod tests {
     type Looks<'a> = &'a [(u64, u64)];
 
     /// Takes a reading every second and returns the result.
-    fn went(looks: Looks<'_>) -> (u64, f64, Option<u64>) {
+    fn went(kind: Work, looks: Looks<'_>) -> (u64, f64, Option<u64>) {
         let (begin, mut course) = (Instant::now(), Course::new(Timestamp::EPOCH));
-        let which = (DestinationName::new("eu").expect("a name"), Work::Resync, None);
+        let which = (DestinationName::new("eu").expect("a name"), kind, None);
         let mut item = None;
         for (second, (done, total)) in (1..).zip(looks) {
             let passed = Duration::from_secs(second);
@@ -236,16 +239,24 @@ mod tests {
         let stalled: Vec<(u64, u64)> =
             (1..=60).map(|second| (second.min(20) * 100, 10_000)).collect();
         // readings of done and total, then the expected done, rate and seconds left
-        let table: [(Looks<'_>, u64, f64, Option<u64>); 6] = [
-            (&[(500, 1000)], 500, 500.0, Some(1)),
-            (&[(0, 1000)], 0, 0.0, None),
-            (&steady, 6000, 100.0, Some(40)),
-            (&stalled, 2000, 0.0, None),
-            (&[(900, 1000), (100, 1000), (200, 1000), (400, 1000)], 400, 150.0, Some(4)),
-            (&[(1200, 1000)], 1000, 1000.0, Some(0)),
+        let table: [(Work, Looks<'_>, u64, f64, Option<u64>); 8] = [
+            (Work::Resync, &[(500, 1000)], 500, 500.0, Some(1)),
+            (Work::Resync, &[(0, 1000)], 0, 0.0, None),
+            (Work::Resync, &steady, 6000, 100.0, Some(40)),
+            (Work::Resync, &stalled, 2000, 0.0, None),
+            (
+                Work::Resync,
+                &[(900, 1000), (100, 1000), (200, 1000), (400, 1000)],
+                400,
+                150.0,
+                Some(4),
+            ),
+            (Work::Resync, &[(1200, 1000)], 1000, 1000.0, Some(0)),
+            (Work::Reconcile, &[(1, 1000)], 1, 0.0, None),
+            (Work::Reconcile, &steady, 6000, 100.0, Some(40)),
         ];
-        for (looks, done, per_second, remaining_s) in table {
-            assert_eq!(went(looks), (done, per_second, remaining_s), "{looks:?}");
+        for (kind, looks, done, per_second, remaining_s) in table {
+            assert_eq!(went(kind, looks), (done, per_second, remaining_s), "{kind:?} {looks:?}");
         }
     }
 
@@ -257,6 +268,6 @@ mod tests {
         }
         assert_eq!((course.done, course.total), (600, 900));
         let now = begin + Duration::from_secs(4);
-        assert!((course.per_second(now, Timestamp::EPOCH) - 200.0).abs() < 1e-9);
+        assert!((course.per_second(Work::Drain, now, Timestamp::EPOCH) - 200.0).abs() < 1e-9);
     }
 }

@@ -29,9 +29,13 @@ use tokio::time::timeout;
 
 use self::plan::Plan;
 use self::target::Target;
-use super::wire::{Done, Reconcile, ReconcileStop, Reconciled, instant};
+use super::wire::{
+    Done, Nothing, Reconcile, ReconcileInfo, ReconcileList, ReconcileStage, ReconcileStop,
+    Reconciled, instant,
+};
 use super::{Api, Asked, Change, Destination, Problem};
 use crate::json::Json;
+use crate::ledger::{ReconciliationView, Stage};
 use crate::membership::DestinationName;
 use crate::receive::Peer;
 
@@ -110,12 +114,47 @@ pub(super) async fn stop(
     Ok(Json(Done::of(u64::from(was_there))))
 }
 
+/// The reconciliations that are under way, and those that ended within the last minute
+#[utoipa::path(
+    get,
+    path = "/api/v1/destinations/{destination}/reconcile",
+    operation_id = "reconciliations",
+    responses((status = 200, description = "In the order in which they began", body = ReconcileList))
+)]
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    Destination(name): Destination,
+    Asked(Nothing {}): Asked<Nothing>,
+) -> Result<Json<ReconcileList>, Problem> {
+    let all = api.ledger.reconciliations().await?;
+    let items = all.iter().filter(|of| of.destination == name).map(info).collect();
+    Ok(Json(ReconcileList { items }))
+}
+
 /// What is under way in the ledger, or has its answer.
 struct Begun {
     /// Its number in the ledger; `None`: it is a dry run.
     id: Option<i64>,
     destination: DestinationName,
     answer: Reconciled,
+}
+
+fn info(of: &ReconciliationView) -> ReconcileInfo {
+    ReconcileInfo {
+        audience: of.audience.as_str().to_owned(),
+        stage: match of.stage {
+            Stage::Staging => ReconcileStage::Comparing,
+            Stage::Staged => ReconcileStage::Recording,
+            Stage::Stopping => ReconcileStage::Stopping,
+            Stage::Complete => ReconcileStage::Complete,
+            Stage::Stopped => ReconcileStage::Stopped,
+        },
+        as_of: Target::kept(of).map(|target| instant(target.as_of)),
+        since: instant(of.since),
+        ended_at: of.ended_at.map(instant),
+        entered: of.changed.entered,
+        left: of.changed.left,
+    }
 }
 
 fn stopped() -> Problem {

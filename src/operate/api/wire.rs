@@ -23,7 +23,9 @@ pub use guard::{GuardInfo, Held};
 pub use members::{Forget, MemberInfo, MemberQuery};
 pub use parked::{ParkedChange, ParkedInfo, ParkedPage, ParkedQuery};
 pub use progress::{ProgressItem, ProgressList, Work};
-pub use reconcile::{Reconcile, ReconcileStop, Reconciled};
+pub use reconcile::{
+    Reconcile, ReconcileInfo, ReconcileList, ReconcileStage, ReconcileStop, Reconciled,
+};
 pub use rejected::{
     RejectedChange, RejectedInfo, RejectedPage, RejectedQuery, Replay, Replayed, StillRejected,
 };

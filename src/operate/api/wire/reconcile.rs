@@ -77,3 +77,54 @@ pub struct Reconciled {
     /// Context keys of a few members that leave.
     pub leaving: Vec<String>,
 }
+
+/// How far a reconciliation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReconcileStage {
+    /// The snapshot is read, compared with the ledger, and what it changes is written down: if the daemon ends now, the
+    /// same has to be asked for again.
+    Comparing,
+    /// What it changes is recorded. This goes on by itself, whichever daemon ends.
+    Recording,
+    /// It was told to stop.
+    Stopping,
+    /// All of it is recorded.
+    Complete,
+    /// It has ended early: what was recorded stays, and the same again does what is left.
+    Stopped,
+}
+
+impl ReconcileStage {
+    /// Whether it has not ended.
+    #[must_use]
+    pub fn is_under_way(self) -> bool {
+        matches!(self, Self::Comparing | Self::Recording | Self::Stopping)
+    }
+}
+
+/// Reconciliations of a destination.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct ReconcileList {
+    /// Of an audience at most one is under way.
+    pub items: Vec<ReconcileInfo>,
+}
+
+/// A reconciliation that is under way, or has ended within the last minute.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ReconcileInfo {
+    /// The audience's id.
+    pub audience: String,
+    /// How far it is.
+    pub stage: ReconcileStage,
+    /// When the snapshot was taken; null until it was compared with the ledger.
+    pub as_of: Option<String>,
+    /// When it was asked for.
+    pub since: String,
+    /// When it ended; null if it is under way.
+    pub ended_at: Option<String>,
+    /// Members that have entered so far.
+    pub entered: u64,
+    /// Members that have left so far.
+    pub left: u64,
+}
