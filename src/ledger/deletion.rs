@@ -5,6 +5,8 @@
 //!   not undo a return.
 //! * At equal times the later arrival wins, as between two events ([P2](crate::design::P2)). A repeat is not
 //!   a later arrival: at equal times it changes nothing.
+//! * It leaves a tombstone of the person's user id, and of each context key under which it removed a member: an older
+//!   event, or a line of a snapshot, may name the person by that alone.
 //! * An operator's deletion removes everything that is stored, and no older event undoes it.
 
 use super::member::Member;

@@ -223,6 +223,7 @@ impl Destination {
         };
         let theirs = self.members.iter().filter(is_theirs).map(|(key, _)| key.clone());
         let (mut taken, mut outlived) = (None, 0);
+        let mut subjects = BTreeSet::from([user.to_owned()]);
         for key in theirs.collect::<Vec<(AudienceId, ContextKey)>>() {
             let mut is_taken = false;
             self.put_through(stamps, &key, |before, moment| {
@@ -237,13 +238,16 @@ impl Destination {
             });
             if is_taken {
                 self.words.remove(&key);
+                subjects.insert(key.1.as_str().to_owned());
             }
         }
         let Tombstone(through) = Tombstone::of(at, reach, taken);
         let new = Deleted { at: Tombstone(through), arrival };
-        let known = self.deleted.entry(user.to_owned()).or_insert(new);
-        known.at = Tombstone(known.at.0.max(through));
-        known.arrival = known.arrival.max(arrival);
+        for subject in subjects {
+            let known = self.deleted.entry(subject).or_insert(new);
+            known.at = Tombstone(known.at.0.max(through));
+            known.arrival = known.arrival.max(arrival);
+        }
         outlived
     }
 }

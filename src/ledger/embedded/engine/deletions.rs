@@ -1,6 +1,8 @@
 //! Deletions, and events that come too late for a deleted person: applies the rules of
 //! [`crate::ledger::deletion`] to the rows of a person.
 
+use std::collections::BTreeSet;
+
 use crate::ledger::deletion::{Reach, Tombstone};
 use crate::ledger::embedded::engine::state::State;
 use crate::ledger::embedded::ids::{AudienceIndex, AudienceRowId, DestinationIndex};
@@ -118,6 +120,7 @@ impl State {
         self.erasure.note();
         self.rejected.forget(db.connection()?, person, reach.0)?;
         let (mut taken, mut ahead) = (None, 0);
+        let mut persons = BTreeSet::from([person]);
         for (audience, key) in self.members_of(db, destination, &deletion.user_id, person)? {
             let row = self.audiences[audience].row;
             let Some(before) = members::load(db.connection()?, row, key.as_str())? else {
@@ -129,17 +132,16 @@ impl State {
                 continue;
             }
             taken = taken.max(Some(before.event_at));
+            persons.insert(self.persons.hash(self.audiences[destination].row, key.as_str()));
             let next = member::forget(&before, counts.at, &self.moment(audience));
             Parked::erase(db.connection()?, row, key.as_str())?;
             let place = self.place(audience, key.as_str());
             self.put(db, audience, (&key, place), Some(&before), &next)?;
         }
-        self.persons.remember(
-            db.connection()?,
-            person,
-            Tombstone::of(counts.at, reach, taken),
-            arrival,
-        )?;
+        let tombstone = Tombstone::of(counts.at, reach, taken);
+        for person in persons {
+            self.persons.remember(db.connection()?, person, tombstone, arrival)?;
+        }
         Ok(ahead)
     }
 

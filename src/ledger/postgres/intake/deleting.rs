@@ -36,6 +36,7 @@ impl Group<'_> {
         self.tx.execute(sql, &params).await?;
 
         let mut taken = None;
+        let mut persons = BTreeSet::from([person]);
         for key in self.rows_of(user, &person).await? {
             let Some(place) = self.places.values_mut().find(|place| place.no == key.0) else {
                 continue;
@@ -47,22 +48,26 @@ impl Group<'_> {
                 continue;
             }
             taken = taken.max(Some(before.event_at));
+            persons.insert(self.shared.hashes.person(self.no.into(), key.1.as_str()));
             place.included -= i64::from(before.membership.as_bool());
             let next = member::forget(before, at, &place.moment(self.shared, &self.settings));
             self.members.put(&key, next);
             self.members.unsay(&key);
         }
         let Tombstone(through) = Tombstone::of(at, reach, taken);
-        let known = self.tombstones.entry(person).or_insert(Tombstone(through));
-        known.0 = known.0.max(through);
+        for person in &persons {
+            let known = self.tombstones.entry(*person).or_insert(Tombstone(through));
+            known.0 = known.0.max(through);
+        }
+        let persons: Vec<&[u8]> = persons.iter().map(|person| &person[..]).collect();
         let params: [(&(dyn ToSql + Sync), Type); 4] = [
             (&self.no, Type::INT4),
-            (&&person[..], Type::BYTEA),
+            (&persons, Type::BYTEA_ARRAY),
             (&through.0, Type::INT8),
             (&arrival.0, Type::INT8),
         ];
         let sql =
-            "INSERT INTO deleted AS d VALUES ($1, $2, $3, $4) ON CONFLICT (destination_no, person)
+            "INSERT INTO deleted AS d SELECT $1, person, $3, $4 FROM unnest($2) AS of(person) ON CONFLICT (destination_no, person)
              DO UPDATE SET at = greatest(d.at, $3), arrival = greatest(d.arrival, $4)";
         self.tx.execute(sql, &params).await?;
         self.flush().await
