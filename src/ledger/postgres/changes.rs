@@ -62,8 +62,9 @@ pub(crate) async fn write(
     if erased.is_empty() { Ok(()) } else { guarding::empty(tx, &erased).await }
 }
 
-/// Folds the rows of a destination into its audiences.
-pub(crate) async fn fold(tx: &Tx, destination_no: i32) -> Result<(), Failure> {
+/// Folds the rows of a destination into its audiences, and keeps where their queues begin for the next owner.
+pub(crate) async fn fold(shared: &Shared, tx: &Tx, destination_no: i32) -> Result<(), Failure> {
+    let (numbers, fronts) = shared.fronts.all();
     let sql = "WITH gone AS (
              DELETE FROM change WHERE destination_no = $1 RETURNING *
          ), sums AS (
@@ -76,7 +77,9 @@ pub(crate) async fn fold(tx: &Tx, destination_no: i32) -> Result<(), Failure> {
              WHERE name = 'arrival' AND EXISTS (SELECT 1 FROM gone)
          )
          UPDATE audience a SET members = a.members + s.members, included = a.included + s.included,
-             pending = a.pending + s.pending, parked = a.parked + s.parked
-         FROM sums s WHERE a.no = s.audience_no";
-    tx.execute(sql, &[(&destination_no, Type::INT4)]).await.map(|_| ())
+             pending = a.pending + s.pending, parked = a.parked + s.parked, front = coalesce(f.since, a.front)
+         FROM sums s LEFT JOIN unnest($2, $3) AS f(no, since) ON f.no = s.audience_no WHERE a.no = s.audience_no";
+    let params: [(&(dyn ToSql + Sync), Type); 3] =
+        [(&destination_no, Type::INT4), (&numbers, Type::INT4_ARRAY), (&fronts, Type::INT8_ARRAY)];
+    tx.execute(sql, &params).await.map(|_| ())
 }

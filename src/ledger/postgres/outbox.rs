@@ -98,7 +98,7 @@ impl SharedOutbox {
                  FROM change WHERE audience_no = a.no) w
              CROSS JOIN LATERAL (SELECT coalesce(
                  (SELECT p.since FROM pending p WHERE p.audience_no = a.no AND p.since >= coalesce(
-                         CASE WHEN ($4)[width_bucket(a.no, $4)] = a.no THEN ($5)[width_bucket(a.no, $4)] END, $6)
+                         CASE WHEN ($4)[width_bucket(a.no, $4)] = a.no THEN ($5)[width_bucket(a.no, $4)] END, a.front, $6)
                      ORDER BY p.since OFFSET coalesce(c.claimed, 0) LIMIT 1),
                  (SELECT max(since) FROM pending WHERE audience_no = a.no)) AS since) o
              WHERE a.destination_no = $1 AND NOT a.is_erased AND w.pending > 0 AND o.since IS NOT NULL";

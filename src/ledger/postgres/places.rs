@@ -33,12 +33,14 @@ pub(crate) struct Place {
     pub guard: Guard,
     /// As of when the latest snapshot of it was.
     pub snapshot_at: Timestamp,
+    /// Where its queue began, as far as its owner knew a moment ago.
+    pub front: Option<i64>,
 }
 
 /// Reads audiences `a` that are not erased; what is asked of them follows.
 const SELECT: &str = "SELECT a.no, a.audience_id, a.audience_key, a.context_kind, a.acknowledged, a.told_counts_from,
         a.members + c.members, a.included + c.included, a.pending + c.pending, a.parked + c.parked,
-        a.walk, a.walk_rules, a.walk_since, a.walk_after, a.walk_visited, a.walk_expected, a.guard, a.snapshot_at
+        a.walk, a.walk_rules, a.walk_since, a.walk_after, a.walk_visited, a.walk_expected, a.guard, a.snapshot_at, a.front
     FROM audience a
     CROSS JOIN LATERAL (
         SELECT coalesce(sum(members), 0)::int8 AS members, coalesce(sum(included), 0)::int8 AS included,
@@ -134,6 +136,7 @@ impl Place {
             walk: None,
             guard: Guard::default(),
             snapshot_at: Timestamp::EPOCH,
+            front: None,
         })
     }
 
@@ -190,6 +193,7 @@ impl Place {
             walk: Walk::of(row, 10)?,
             guard: guard_of(row.try_get(16)?)?,
             snapshot_at: Timestamp(row.try_get(17)?),
+            front: row.try_get(18)?,
         })
     }
 }

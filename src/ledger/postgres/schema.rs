@@ -77,7 +77,8 @@ CREATE TABLE audience (
     walk_since int8,
     walk_after bytea,
     walk_visited int8,
-    walk_expected int8
+    walk_expected int8,
+    front int8
 );
 CREATE UNIQUE INDEX audience_by_id ON audience (destination_no, audience_id) WHERE NOT is_erased;
 CREATE INDEX audience_that_is_walked ON audience (destination_no) WHERE walk IS NOT NULL;

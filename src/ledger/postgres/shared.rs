@@ -17,7 +17,7 @@ use crate::ledger::hashes::HashKey;
 use crate::ledger::lease::{self, Lease};
 use crate::ledger::postgres::claims::Claims;
 use crate::ledger::postgres::failure::Failure;
-use crate::ledger::postgres::fronts::Fronts;
+use crate::ledger::postgres::fronts::{Fronts, Reading};
 use crate::ledger::postgres::guesses::Guesses;
 use crate::ledger::postgres::members::{Changes, MemberKey};
 use crate::ledger::postgres::pool::Pool;
@@ -258,6 +258,20 @@ impl Shared {
             }
             of.numbers.insert(id.clone(), no);
         }
+    }
+
+    /// How the queue of an audience is read next, of which the database has kept a front or not.
+    pub fn reading(&self, audience_no: i32, kept: Option<i64>) -> Reading {
+        self.fronts.reading((audience_no, kept), self.stamps.arrival(), self.most_fronts())
+    }
+
+    /// The queue of an audience was read, and its first row was this one.
+    pub fn found(&self, audience_no: i32, reading: Reading, first: Option<i64>) {
+        self.fronts.found(audience_no, reading, first, self.most_fronts());
+    }
+
+    fn most_fronts(&self) -> usize {
+        self.settings.max_audiences * self.known().len().max(1)
     }
 
     /// Couriers of a destination are told that there may be something new.

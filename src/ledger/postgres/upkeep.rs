@@ -114,7 +114,7 @@ impl Owned<'_> {
     /// Folds the counts; whether calls of owners before have ended late.
     async fn fold(&self, tx: &Tx) -> Result<bool, Failure> {
         self.hold(tx, Lock::Shared).await?;
-        changes::fold(tx, self.no).await?;
+        changes::fold(self.shared, tx, self.no).await?;
         calls::is_any_late(tx, self.no).await
     }
 
@@ -333,7 +333,7 @@ impl Owned<'_> {
             return Ok(());
         }
         self.hold(tx, Lock::Exclusive).await?;
-        changes::fold(tx, self.no).await?;
+        changes::fold(self.shared, tx, self.no).await?;
         let sql = "DELETE FROM audience a WHERE a.destination_no = $1 AND a.members = 0
              AND (a.is_erased OR a.walk IS NULL)
              AND NOT EXISTS (SELECT 1 FROM call_out WHERE audience_no = a.no)

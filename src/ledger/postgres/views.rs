@@ -89,10 +89,9 @@ async fn waits(
     tx: &Tx,
     places: &[Place],
 ) -> Result<HashMap<i32, Timestamp>, Failure> {
-    let now = shared.stamps.arrival();
     let waiting = places.iter().filter(|place| place.pending > 0);
     let mut readings: Vec<(i32, Reading)> =
-        waiting.map(|place| (place.no, shared.fronts.reading(place.no, now))).collect();
+        waiting.map(|place| (place.no, shared.reading(place.no, place.front))).collect();
     let sql = "SELECT i.no, (SELECT min(since) FROM pending WHERE audience_no = i.no AND since >= i.since)
          FROM unnest($1, $2) AS i(no, since)";
     let mut waits = HashMap::new();
@@ -108,7 +107,7 @@ async fn waits(
         let mut again = Vec::new();
         for (no, reading) in readings {
             let first = found.get(&no).copied().flatten();
-            shared.fronts.found(no, reading, first, shared.settings.max_audiences);
+            shared.found(no, reading, first);
             waits.extend(first.map(|first| (no, Timestamp(first))));
             let whole = reading.whole().filter(|_| first.is_none());
             again.extend(whole.map(|whole| (no, whole)));

@@ -101,7 +101,7 @@ impl SharedOutbox {
         room: Room,
     ) -> Result<Option<Taken>, Failure> {
         let Some(place) = Place::one(tx, &self.name, no, audience).await? else { return Ok(None) };
-        let reading = self.shared.fronts.reading(place.no, self.shared.stamps.arrival());
+        let reading = self.shared.reading(place.no, place.front);
         let (mut members, mut read) = self.pick(tx, &place, room, reading).await?;
         if members.is_empty()
             && let Some(whole) = reading.whole()
@@ -161,8 +161,7 @@ impl SharedOutbox {
             }
         }
         if !is_held {
-            let most = self.shared.settings.max_audiences;
-            self.shared.fronts.found(place.no, reading, first, most);
+            self.shared.found(place.no, reading, first);
         }
         Ok((picking.taken(), read))
     }

@@ -384,6 +384,34 @@ async fn what_was_not_sent_or_was_refused_is_not_told_once_more() {
     assert!(row.expect("it can be read").is_none(), "nothing of it counts");
 }
 
+#[tokio::test]
+async fn where_a_queue_begins_is_kept_for_the_next_owner() {
+    let database = of_all().database();
+    let mut first = Replica::hasty(&database, "first").await;
+    first.record(enter("a", &["ada"])).await;
+    let batch = first.claim().await.expect("ada waits");
+    first.settle(batch).await;
+    let shared = &first.ledger.shared;
+    let kept = async {
+        let mut looks = tokio::time::interval(Duration::from_millis(20));
+        loop {
+            looks.tick().await;
+            let sql = "SELECT front FROM audience WHERE front IS NOT NULL";
+            let row = transact!(shared.pool, |tx, _attempt| tx.first(sql, &[]));
+            if let Some(row) = row.expect("it can be read") {
+                return row.get::<_, i64>(0);
+            }
+        }
+    };
+    let kept = tokio::time::timeout(Duration::from_secs(30), kept).await.expect("it is kept");
+    first.record(enter("a", &["bob"])).await;
+    first.ledger.close().await;
+    let second = Replica::hasty(&database, "second").await;
+    let known = second.ledger.shared.reading(1, Some(kept));
+    assert_eq!(known.from, kept, "whoever comes next begins there");
+    assert_eq!(tells(&until_claimed(&second).await), ("bob", true));
+}
+
 /// It loses the lease while a call is out, and takes it again.
 #[tokio::test]
 async fn a_call_of_an_earlier_reign_settles_nothing_of_a_later_one_of_the_same_process() {
