@@ -28,14 +28,16 @@ struct Seen {
     oldest: Oldest,
     since: Timestamp,
     from: Instant,
+    /// When it was last there. While the database cannot be asked, nothing is known of it.
+    until: Instant,
 }
 
 /// The oldest transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Oldest {
-    /// `session`, `prepared` or `slot`.
+    /// `session`, `standby`, `prepared` or `slot`.
     kind: String,
-    /// The process of a session, or the name of a slot.
+    /// The process of a session or of a standby's connection, or the name of a slot.
     name: String,
     user: String,
     application: String,
@@ -53,16 +55,18 @@ impl Horizon {
 
     fn note(&self, oldest: Option<Oldest>, now: Timestamp) {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.as_ref().map(|seen| &seen.oldest) != oldest.as_ref() {
-            *seen = oldest.map(|oldest| Seen { oldest, since: now, from: Instant::now() });
+        let here = Instant::now();
+        match &mut *seen {
+            Some(seen) if Some(&seen.oldest) == oldest.as_ref() => seen.until = here,
+            _ => *seen = oldest.map(|oldest| Seen { oldest, since: now, from: here, until: here }),
         }
     }
 
     /// What it is, if it has lasted for long.
     pub fn burden(&self) -> Option<Burden> {
         let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Seen { oldest, since, from } = seen.as_ref()?;
-        let lasts = from.elapsed();
+        let Seen { oldest, since, from, until } = seen.as_ref()?;
+        let lasts = *until - *from;
         (lasts >= LONG).then(|| oldest.described(*since, lasts))
     }
 }
@@ -81,6 +85,15 @@ impl Oldest {
                     "if it is not a backup that ends soon, have the database end it: SELECT pg_terminate_backend({name}); \
                      idle_in_transaction_session_timeout of its user ends those that are forgotten"
                 ),
+            ),
+            "standby" => (
+                format!(
+                    "a transaction on a standby of the database ({application}, hot_standby_feedback) is open for {minutes} \
+                     minutes or longer"
+                ),
+                "end it there, or turn hot_standby_feedback off on that standby; to end its connection would only stop \
+                 the replication"
+                    .to_owned(),
             ),
             "slot" => (
                 format!(
@@ -104,13 +117,15 @@ impl Oldest {
     }
 }
 
-/// The oldest transaction of anybody else, and of those that see it as the oldest, itself: of another user's, the server tells little more than whose it is. Those that
-/// vacuum keep nothing, and those of the server's own have no user.
+/// The oldest transaction of anybody else. Others that are open keep what it keeps, because it was open when they began;
+/// of these, the one whose own number is the oldest is meant. Of another user's, the server tells little more than whose
+/// it is. Those that vacuum keep nothing, and those of the server's own have no user. What a standby without a slot needs
+/// is shown as if it were its connection's.
 async fn oldest(tx: &Tx) -> Result<Option<Oldest>, Failure> {
     let sql = "SELECT kind, coalesce(name, ''), coalesce(of, ''), coalesce(application, ''), xid FROM (
-             SELECT 'session' AS kind, pid::text AS name, usename::text AS of, application_name AS application,
+             SELECT CASE WHEN datname IS NULL THEN 'standby' ELSE 'session' END AS kind, pid::text AS name, usename::text AS of, application_name AS application,
                  CASE WHEN age(backend_xid) >= age(backend_xmin) OR backend_xmin IS NULL THEN backend_xid ELSE backend_xmin END::text AS xid,
-                 greatest(age(backend_xid), age(backend_xmin)) AS age, 
+                 greatest(age(backend_xid), age(backend_xmin)) AS age,
                  age(backend_xid) IS DISTINCT FROM greatest(age(backend_xid), age(backend_xmin)) AS is_anothers
              FROM pg_stat_activity
              WHERE usename IS NOT NULL AND pid <> pg_backend_pid()
@@ -152,6 +167,7 @@ mod tests {
                 "10 minutes or longer (process 77, user ann, application psql)",
                 "pg_terminate_backend(77)",
             ),
+            ("standby", "on a standby of the database (psql,", "end it there"),
             ("slot", "the replication slot 77", "pg_drop_replication_slot('77')"),
             ("prepared", "of user ann was prepared", "ROLLBACK PREPARED"),
         ] {
@@ -163,6 +179,8 @@ mod tests {
             horizon.note(Some(of(kind, "6")), Timestamp(2));
             assert_eq!(horizon.burden(), None);
             tokio::time::advance(LONG / 2).await;
+            assert_eq!(horizon.burden(), None, "nobody has seen it since");
+            horizon.note(Some(of(kind, "6")), Timestamp(3));
             let burden = horizon.burden().expect("it has lasted for long");
             assert!(burden.why.contains(who) && burden.remedy.contains(what), "{burden:?}");
             assert_eq!(burden.since, Timestamp(1));
