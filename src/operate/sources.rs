@@ -66,6 +66,8 @@ struct Seen {
     views: Vec<DestinationView>,
     /// As it was when the ledger last answered.
     is_stale: bool,
+    /// Why the ledger did not answer, if it said so.
+    failure: Option<String>,
 }
 
 impl Sources {
@@ -88,8 +90,9 @@ impl Sources {
 
     /// The status of this process and of every destination, as far as it knows: see [`Sources::whole`].
     pub async fn status(&self) -> Result<Status, LedgerError> {
-        let Seen { views, is_stale } = self.see().await?;
+        let Seen { views, is_stale, failure } = self.see().await?;
         let (obstacle, burden) = (self.ledger.obstacle(), self.ledger.burden());
+        let obstacle = obstacle.or(failure.map(Obstacle::Database));
         let (now, entries) = (self.clock.now(), self.entries.get());
         let refused = self.received.refused(now);
         let mut destinations = BTreeMap::new();
@@ -180,18 +183,22 @@ impl Sources {
     async fn see(&self) -> Result<Seen, LedgerError> {
         let last = || self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let mut asked = self.ledger.destinations();
+        let mut failure = None;
         while !matches!(self.ledger.obstacle(), Some(Obstacle::Database(_))) {
             match timeout(ANSWERS_WITHIN, &mut asked).await {
                 Ok(Ok(views)) => {
                     last().clone_from(&views);
-                    return Ok(Seen { views, is_stale: false });
+                    return Ok(Seen { views, is_stale: false, failure: None });
                 }
-                Ok(Err(LedgerError::Unavailable(_))) => break,
+                Ok(Err(LedgerError::Unavailable(why))) => {
+                    failure = Some(why);
+                    break;
+                }
                 Ok(Err(error)) => return Err(error),
                 Err(_) => {} // it is slow, or about to be known as away
             }
         }
-        Ok(Seen { views: last().clone(), is_stale: true })
+        Ok(Seen { views: last().clone(), is_stale: true, failure })
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::fleet::{Fleet, REPLICAS};
+use crate::harness::{Installation, identify, launchdarkly};
 use crate::postgresql;
 use crate::standby::Pair;
 use crate::way::{Way, Weather};
@@ -128,6 +129,29 @@ async fn a_table_that_somebody_keeps_locked_is_said_and_waited_for() {
     fleet.more(30).await;
     assert_eq!(fleet.launchdarkly.overlaps(), 0, "nobody is in two calls at once");
     fleet.ends_well().await;
+}
+
+/// Events are recorded and delivered all the same, but how many wait is not known.
+async fn counts_that_cannot_be_read_are_said() {
+    let launchdarkly = launchdarkly().await;
+    let mut installation = Installation::new(&launchdarkly);
+    installation.set("ledger.statement_timeout_ms", "1000");
+    let url = installation.database.clone().expect("it is in a database");
+    let replica = installation.start();
+    let state = |status: &Value| status["destinations"]["production"]["state"].clone();
+    let post = async |who: &str| {
+        let event = identify(who, "vip", true, 1_750_000_000_000);
+        assert_eq!(replica.post_batch(&[event]).await.expect("an answer").0, 200);
+    };
+    post("ada").await;
+    replica.until_status(|status| state(status) == "ok").await;
+    let other = postgresql::connect(&url).await;
+    let lock = "BEGIN; LOCK TABLE rejected IN ACCESS EXCLUSIVE MODE";
+    other.batch_execute(lock).await.expect("its owner may");
+    replica.until_status(|status| state(status) == "held").await;
+    post("bob").await;
+    other.batch_execute("ROLLBACK").await.expect("it was begun");
+    replica.until_status(|status| state(status) == "ok").await;
 }
 
 async fn connections_that_are_cut_during_commits_lose_nothing() {
@@ -326,6 +350,7 @@ tests![
     a_table_that_somebody_keeps_locked_is_said_and_waited_for.workers(4),
     a_standby_that_is_promoted_has_everything_and_the_old_primary_is_left_alone.workers(4),
     statements_that_fail_in_every_way_are_done_again_or_answered_503.workers(4),
+    counts_that_cannot_be_read_are_said.workers(4),
     connections_that_are_cut_during_commits_lose_nothing.workers(4),
     a_way_to_the_database_that_is_slow_silent_or_deaf_keeps_others_from_nothing.workers(4),
 ];
