@@ -20,7 +20,7 @@ use crate::membership::{ContextKey, Timestamp};
 
 /// Why a ledger is not copied while it holds what is left of a reconciliation.
 pub(crate) const RECONCILES: &str = "a reconciliation in it is not finished, and would not be carried: start cohortd with this \
-     ledger and wait until `progress` shows none, or stop it (POST …/reconcile/stop), and copy then";
+     ledger and wait until GET …/reconcile of its API shows none under way, or stop it (POST …/reconcile/stop), and copy then";
 
 /// What a ledger has once.
 #[derive(Clone, PartialEq, Eq)]

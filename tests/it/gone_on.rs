@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use cohortd::sandbox::{Fault, StandIn};
 use serde_json::{Value, json};
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use crate::fleet::{REPLICAS, owner_of};
 use crate::harness::{Cohortd, DEADLINE, Installation, identify, iso, launchdarkly};
 use crate::postgresql;
-use crate::reconcile::{MEMORY, until_members, until_recorded};
+use crate::reconcile::{MEMORY, until_members, until_reconciling, until_recorded};
 
 const NOW_MS: i64 = 1_750_000_000_000;
 /// Members who stay, and as many who leave.
@@ -162,10 +162,7 @@ async fn a_reconcile_is_stopped_through_any_replica_and_waits_for_the_one_that_r
     };
     assert_eq!(stopped().await["count"], 1);
     assert_eq!(stopped().await["count"], 0, "it has ended");
-    let known = format!("http://{admin}/api/v1/destinations/production/reconcile");
-    let known = client.get(&known).send().await.expect("an answer");
-    let known: Value = known.json().await.expect("JSON");
-    assert_eq!(known["items"][0]["stage"], "stopped", "any of them knows: {known}");
+    until_reconciling(&of.replicas[asked], |of| of["stage"] == "stopped").await;
     let (code, _, said) = end_of(child);
     assert_eq!(code, Some(64), "{said}");
     assert!(said.contains("it was stopped"), "{said}");
@@ -185,7 +182,47 @@ async fn a_reconcile_is_stopped_through_any_replica_and_waits_for_the_one_that_r
     until_members(&of.launchdarkly, &of.people).await;
 }
 
+/// Its replica was killed before all that it changes was in the ledger: nobody goes on with it.
+async fn a_reconcile_whose_file_is_lost_gives_way_to_the_same_at_another_replica() {
+    let launchdarkly = launchdarkly().await;
+    let mut installation = Installation::new(&launchdarkly);
+    installation.set("ledger.tombstone_ttl_s", MEMORY);
+    let (lost, other) = (installation.start(), installation.start());
+    let as_of = iso(NOW_MS);
+    let path = format!(
+        "/api/v1/destinations/production/reconcile?audience=aud_vip&audience_key=vip&as_of={as_of}"
+    );
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/octet-stream\r\n\
+         content-length: 1000\r\n\r\nada\n"
+    );
+    let mut sender = TcpStream::connect(lost.admin).await.expect("it listens");
+    sender.write_all(head.as_bytes()).await.expect("it reads");
+    until_reconciling(&other, |of| of["stage"] == "comparing").await;
+    lost.kill();
+
+    installation.write("keys", "ada\n");
+    let words =
+        ["reconcile", "aud_vip", "--file", "keys", "--as-of", &as_of, "--audience-key", "vip"];
+    let refused = installation.types(Some(other.admin), &words);
+    assert!(refused.complaint.contains("another reconcile of this audience is under way"));
+    let began = Instant::now();
+    let taken = async {
+        let mut tries = tokio::time::interval(Duration::from_millis(500));
+        loop {
+            tries.tick().await;
+            if installation.types(Some(other.admin), &words).code == 0 {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(DEADLINE, taken).await.expect("it never gives way");
+    note!("gave way after {} ms", began.elapsed().as_millis());
+    until_members(&launchdarkly, &BTreeSet::from(["ada".to_owned()])).await;
+}
+
 tests![
+    a_reconcile_whose_file_is_lost_gives_way_to_the_same_at_another_replica.workers(4),
     a_reconcile_goes_on_when_the_replicas_that_had_it_are_killed.workers(4),
     a_reconcile_is_stopped_through_any_replica_and_waits_for_the_one_that_records.workers(4),
 ];

@@ -298,6 +298,25 @@ pub async fn until_recorded(cohortd: &Cohortd, at_least: u64) -> (u64, u64) {
     tokio::time::timeout(DEADLINE, looking).await.expect("it is never so far")
 }
 
+/// Waits until the latest reconciliation is as wanted, as this replica shows it.
+pub async fn until_reconciling(cohortd: &Cohortd, holds: impl Fn(&Value) -> bool) {
+    let url = format!("http://{}/api/v1/destinations/production/reconcile", cohortd.admin);
+    let client = reqwest::Client::builder().no_proxy().build().expect("a plain client");
+    let looking = async {
+        let mut looks = tokio::time::interval(std::time::Duration::from_millis(20));
+        loop {
+            looks.tick().await;
+            let answer = client.get(&url).send().await.expect("an answer");
+            let list: Value = answer.json().await.expect("JSON");
+            let items = list["items"].as_array().expect("a list");
+            if items.last().is_some_and(&holds) {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(DEADLINE, looking).await.expect("it is never so");
+}
+
 /// The audit line of the latest of so many reconciliations.
 pub async fn audited(cohortd: &Cohortd, count: usize) -> Value {
     const AUDIT: &str = "operator: audience reconciled with a snapshot";
@@ -466,6 +485,52 @@ async fn killed_in_the_middle_it_goes_on_by_itself_at_the_next_start() {
     installation.types(Some(cohortd.admin), &words).done();
 }
 
+/// Whoever of its file was deleted meanwhile would be taken for somebody new.
+async fn one_that_waits_for_longer_than_deletions_are_remembered_is_given_up() {
+    const MEMORY_S: i64 = 2;
+    let launchdarkly = launchdarkly().await;
+    let mut installation = Installation::new(&launchdarkly);
+    installation.set("ledger.tombstone_ttl_s", &MEMORY_S.to_string());
+    let cohortd = installation.start();
+    let people: BTreeSet<String> = (0..MANY).map(|number| format!("p{number:05}")).collect();
+    let keys: Vec<&str> = people.iter().map(String::as_str).collect();
+    installation.write("keys", &(keys.join("\n") + "\n"));
+    launchdarkly.script(|_| Fault::status(503));
+    let as_of = iso(NOW_MS);
+    let words = [
+        "reconcile",
+        "aud_vip",
+        "--file",
+        "keys",
+        "--as-of",
+        &as_of,
+        "--audience-key",
+        "vip",
+        "--yes",
+    ];
+    let mut line = installation.line(Some(cohortd.admin), &words);
+    let child = line.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it runs");
+    until_reconciling(&cohortd, |of| {
+        let since = of["since"].as_str().and_then(|since| since.parse::<jiff::Timestamp>().ok());
+        let age = since.map(|since| jiff::Timestamp::now().duration_since(since).as_secs());
+        of["stage"] == "recording" && age.is_some_and(|age| age > MEMORY_S)
+    })
+    .await;
+    launchdarkly.behave();
+    let line = cohortd
+        .until_logged(
+            "a reconcile cannot go on: what was recorded stays; give the same command again",
+        )
+        .await;
+    let why = line["why"].as_str().expect("a reason");
+    assert!(why.contains("ledger.tombstone_ttl_s"), "{line}");
+    let ended = child.wait_with_output().expect("it is our child");
+    let said = String::from_utf8(ended.stderr).expect("it writes text");
+    assert_eq!(ended.status.code(), Some(64), "{said}");
+    assert!(said.contains("the same again does what is left"), "{said}");
+    until_reconciling(&cohortd, |of| of["stage"] == "stopped").await;
+}
+
 tests![
     a_file_becomes_the_truth_at_its_time_and_what_is_newer_stays,
     what_looks_like_a_mistake_is_refused_and_changes_nothing,
@@ -475,5 +540,6 @@ tests![
     broken_off_by_anybody_it_goes_on_where_it_was_and_delivery_goes_first,
     while_delivery_is_paused_all_of_a_file_is_recorded,
     killed_in_the_middle_it_goes_on_by_itself_at_the_next_start,
+    one_that_waits_for_longer_than_deletions_are_remembered_is_given_up,
     killed_at_any_point_and_typed_again_it_is_as_the_model,
 ];

@@ -90,14 +90,18 @@ impl ReconcileCommand {
             context_kind: self.context_kind.clone(),
         };
         let path = of(&name, &["reconcile"]);
-        let followed = Followed::new(&daemon, &name, (&self.audience, &as_of));
+        let followed = Followed::new(&daemon, &name, (&self.audience, &as_of)).await?;
         let work = async {
             let answer: Told<Answer<Reconciled>> = tokio::select! {
                 answer = daemon.upload(&path, &query, reqwest::Body::wrap(body)) => answer,
                 never = followed.show() => match never {},
             };
             match answer {
-                Err(lost) if lost.is_of_the_daemon() && all_sent.load(Ordering::Relaxed) => {
+                Err(lost)
+                    if lost.is_of_the_daemon()
+                        && all_sent.load(Ordering::Relaxed)
+                        && !self.dry_run =>
+                {
                     followed.to_its_end(lost).await.map(Ended::Without)
                 }
                 answer => answer.map(Ended::With),
@@ -107,6 +111,9 @@ impl ReconcileCommand {
             ended = work => ended?,
             told = told_to_end() => {
                 told.map_err(|error| Silent::usage(format!("signals cannot be heard: {error}")))?;
+                if self.dry_run {
+                    return Err(Silent::interrupted("nothing was done, as --dry-run says"));
+                }
                 return Err(followed.stop().await);
             }
         };

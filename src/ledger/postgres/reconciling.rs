@@ -40,8 +40,19 @@ impl Reconciliations for PostgresLedger {
                  (destination, audience_id, replica, process, stage, about, since, total, done, entered, gone)
              VALUES ($1, $2, $3, $4, $5, '', $6, 0, 0, 0, 0)
              ON CONFLICT (destination, audience_id) WHERE ended_at IS NULL DO NOTHING RETURNING id";
-        let row = transact!(shared.pool, |tx, _attempt| tx.first(sql, &params))?;
-        Ok(row.map(|row| row.try_get(0)).transpose().map_err(Failure::from)?)
+        let begin = async |tx: &Tx, attempt: u32| -> Result<Option<i64>, Failure> {
+            let mut begun = tx.first(sql, &params).await?;
+            if begun.is_none() && attempt > 0 {
+                // The answer to the attempt before may have been lost.
+                let sql =
+                    "SELECT id FROM reconciliation WHERE destination = $1 AND audience_id = $2
+                     AND process = $3 AND stage = $4";
+                let own = [0, 1, 3, 4].map(|at| params[at].clone());
+                begun = tx.first(sql, &own).await?;
+            }
+            Ok(begun.map(|row| row.try_get(0)).transpose()?)
+        };
+        Ok(transact!(shared.pool, |tx, attempt| begin(&tx, attempt))?)
     }
 
     async fn step_reconciliation(

@@ -146,6 +146,9 @@ impl Session {
     /// Has the server parse what was asked for the first time; after an error there is nothing to commit.
     pub async fn parse(&self) -> Result<(), Error> {
         let unparsed = std::mem::take(&mut *locked(&self.unparsed));
+        if !self.keeps_statements.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         let parse = async |(sql, types): (String, Vec<Type>)| {
             let statement = self.client.prepare_typed(&sql, &types).await?;
             locked(&self.parsed).insert(sql, statement);

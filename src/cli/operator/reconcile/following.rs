@@ -25,18 +25,32 @@ pub(super) struct Followed<'a> {
     destination: &'a str,
     audience: &'a str,
     as_of: &'a str,
+    /// When those began that were there before it.
+    before: Vec<String>,
     /// How far it was when it was last seen.
     seen: Cell<Option<ReconcileStage>>,
 }
 
 impl<'a> Followed<'a> {
-    /// That of an audience with a snapshot of this time.
-    pub fn new(
+    /// That of an audience with a snapshot of this time, which is asked for next.
+    pub async fn new(
         daemon: &'a Daemon,
         destination: &'a str,
         (audience, as_of): (&'a str, &'a str),
-    ) -> Self {
-        Self { daemon, destination, audience, as_of, seen: Cell::new(None) }
+    ) -> Told<Self> {
+        let (before, seen) = (Vec::new(), Cell::new(None));
+        let mut followed = Self { daemon, destination, audience, as_of, before, seen };
+        match followed.all().await {
+            Ok(all) => followed.before = all.into_iter().map(|info| info.since).collect(),
+            Err(silent) if silent.is_of_the_daemon() => return Err(silent),
+            Err(_) => {} // an older daemon does not tell
+        }
+        Ok(followed)
+    }
+
+    async fn all(&self) -> Told<Vec<ReconcileInfo>> {
+        let path = of(self.destination, &["reconcile"]);
+        Ok(self.daemon.get::<ReconcileList>(&path, &Nothing {}).await?.value.items)
     }
 
     /// Ends it where it is, whoever is at it; what to say.
@@ -100,9 +114,7 @@ impl<'a> Followed<'a> {
 
     /// Looks how far it is, and shows it.
     async fn look(&self, bar: &mut Bar) -> Told<Option<ReconcileInfo>> {
-        let path = of(self.destination, &["reconcile"]);
-        let all = self.daemon.get::<ReconcileList>(&path, &Nothing {}).await?.value;
-        let found = all.items.into_iter().rev().find(|info| self.is_it(info));
+        let found = self.all().await?.into_iter().rev().find(|info| self.is_it(info));
         let Some(info) = found else { return Ok(None) };
         let before = self.seen.replace(Some(info.stage));
         if info.stage == ReconcileStage::Comparing && before.is_none() {
@@ -131,6 +143,7 @@ impl<'a> Followed<'a> {
     fn is_it(&self, info: &ReconcileInfo) -> bool {
         let time = |text: &str| text.parse::<jiff::Timestamp>().ok();
         info.audience == self.audience
+            && !self.before.contains(&info.since)
             && info.as_of.as_deref().is_none_or(|as_of| time(as_of) == time(self.as_of))
     }
 }

@@ -50,16 +50,17 @@ pub async fn keep_recording(api: Arc<Api>) {
     let is_alone = matches!(api.ledger.replicas().await, Ok(None));
     let rest = if is_alone { ALONE_EVERY } else { LOOK_AROUND_EVERY };
     while !api.stopping.is_cancelled() {
-        let pause = match look(&api, (&mut gone, is_alone)).await {
-            Ok(Found::Work) => continue,
-            Ok(Found::Waits) => LOOK_EVERY,
-            Ok(Found::Nothing) => rest,
-            Err(error) => {
-                if said.is_due() {
-                    warn!(detail = error.detail, "reconciliations wait: the ledger cannot be used");
-                }
-                LOOK_AROUND_EVERY
-            }
+        let (found, failed) = look(&api, (&mut gone, is_alone)).await;
+        if let Some(error) = &failed
+            && said.is_due()
+        {
+            warn!(detail = error.detail, "a reconcile waits: the ledger cannot be used");
+        }
+        let pause = match found {
+            Found::Work => continue,
+            Found::Waits => LOOK_EVERY,
+            Found::Nothing if failed.is_some() => LOOK_AROUND_EVERY,
+            Found::Nothing => rest,
         };
         tokio::select! {
             () = api.stopping.cancelled() => {}
@@ -69,10 +70,14 @@ pub async fn keep_recording(api: Arc<Api>) {
     }
 }
 
-/// Does the next of all that there is to do; of what is to be recorded, one piece of each.
-async fn look(api: &Api, (gone, is_alone): (&mut Gone, bool)) -> Result<Found, Problem> {
+/// Does the next of all that there is to do; of what is to be recorded, one piece of each. What has failed of one does not
+/// hold back the others.
+async fn look(api: &Api, (gone, is_alone): (&mut Gone, bool)) -> (Found, Option<Problem>) {
     let (mut found, mut failed) = (Found::Nothing, None);
-    let all = api.ledger.reconciliations().await?;
+    let all = match api.ledger.reconciliations().await {
+        Ok(all) => all,
+        Err(error) => return (found, Some(error.into())),
+    };
     gone.retain(|id, _| all.iter().any(|of| of.id == *id && of.stager == Stager::Gone));
     for of in all {
         let is_away = of.stager == Stager::Gone
@@ -80,11 +85,11 @@ async fn look(api: &Api, (gone, is_alone): (&mut Gone, bool)) -> Result<Found, P
         match step(api, &of, is_away).await {
             Ok(done) => found = found.max(done),
             Err(error) => {
-                failed.get_or_insert(error); // the others go on
+                failed.get_or_insert(error);
             }
         }
     }
-    failed.map_or(Ok(found), Err)
+    (found, failed)
 }
 
 /// Does what is next of one.
@@ -195,8 +200,9 @@ pub(super) async fn end(
 async fn tidy(api: &Api, of: &ReconciliationView) -> Result<Found, LedgerError> {
     let is_swept = api.ledger.step_reconciliation(of.id, ReconciliationStep::Sweep).await?;
     let now = api.ledger.arrival();
-    // A time in the future is of a clock that was set since.
-    let is_old = of.ended_at.is_none_or(|at| at > now || now.since(at) >= REMEMBERED);
+    // A time far in the future is of a clock that was set since; another replica's may be a little ahead.
+    let is_old =
+        of.ended_at.is_none_or(|at| at > now.after(REMEMBERED) || now.since(at) >= REMEMBERED);
     if !is_swept && is_old {
         api.ledger.step_reconciliation(of.id, ReconciliationStep::Remove).await?;
     }
