@@ -92,7 +92,6 @@ impl Sources {
     pub async fn status(&self) -> Result<Status, LedgerError> {
         let Seen { views, is_stale, failure } = self.see().await?;
         let (obstacle, burden) = (self.ledger.obstacle(), self.ledger.burden());
-        let obstacle = obstacle.or(failure.map(Obstacle::Database));
         let (now, entries) = (self.clock.now(), self.entries.get());
         let refused = self.received.refused(now);
         let mut destinations = BTreeMap::new();
@@ -114,6 +113,7 @@ impl Sources {
                 now,
                 clock_ahead: self.clock_ahead(),
                 obstacle: obstacle.as_ref(),
+                unread: failure.as_deref(),
                 burden: burden.as_ref(),
                 started_at: self.started_at,
                 view: view_of(&views, name),

@@ -118,6 +118,8 @@ pub(super) struct Facts<'a> {
     pub clock_ahead: Duration,
     /// Why the ledger accepts no events, if it does not.
     pub obstacle: Option<&'a Obstacle>,
+    /// Why what the ledger holds cannot be read, if it cannot: what is known of it is of before.
+    pub unread: Option<&'a str>,
     /// What makes the ledger slower.
     pub burden: Option<&'a Burden>,
     /// When the daemon started.
@@ -465,6 +467,7 @@ mod tests {
             now: NOW,
             clock_ahead: Duration::from_secs(odd.clock_ahead),
             obstacle: odd.full_disk.then_some(&Obstacle::NoSpace),
+            unread: None,
             burden: burden.as_ref(),
             started_at: ago(odd.started),
             view: Some(&view),

@@ -148,7 +148,9 @@ async fn counts_that_cannot_be_read_are_said() {
     let other = postgresql::connect(&url).await;
     let lock = "BEGIN; LOCK TABLE rejected IN ACCESS EXCLUSIVE MODE";
     other.batch_execute(lock).await.expect("its owner may");
-    replica.until_status(|status| state(status) == "held").await;
+    let unread = |status: &Value| status.to_string().contains("wait cannot be read");
+    let status = replica.until_status(unread).await;
+    assert_eq!(state(&status), "attention", "{status}");
     post("bob").await;
     other.batch_execute("ROLLBACK").await.expect("it was begun");
     replica.until_status(|status| state(status) == "ok").await;

@@ -193,6 +193,13 @@ impl Facts<'_> {
                  deliveries cannot be recorded"
             );
             add(kind, 1, None, why, remedy.to_owned());
+        } else if let Some(cause) = self.unread {
+            let why = format!(
+                "{cause}: how many members there are and wait cannot be read, and what is said of them is of before; \
+                 nothing else is known to have failed"
+            );
+            let remedy = "let the database answer that again: the status shows it by itself";
+            add(ConcernKind::Database, 1, None, why, remedy.to_owned());
         }
         if let Some(burden) = self.burden {
             let (why, remedy) = (burden.why.clone(), burden.remedy.clone());

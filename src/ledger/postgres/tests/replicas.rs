@@ -387,7 +387,7 @@ async fn what_was_not_sent_or_was_refused_is_not_told_once_more() {
 #[tokio::test]
 async fn where_a_queue_begins_is_kept_for_the_next_owner() {
     let database = of_all().database();
-    let mut first = Replica::hasty(&database, "first").await;
+    let first = Replica::hasty(&database, "first").await;
     first.record(enter("a", &["ada"])).await;
     let batch = first.claim().await.expect("ada waits");
     first.settle(batch).await;
