@@ -275,9 +275,13 @@ async fn a_file_renews_entries_where_they_expire() {
 /// Members in the file: more than may wait while it is recorded.
 const MANY: u64 = 20_000;
 
-/// Waits until a reconciliation has begun to record, and for so many changes; how many it has to make in all.
-pub async fn until_recorded(cohortd: &Cohortd, at_least: u64) -> (u64, u64) {
-    let url = format!("http://{}/api/v1/destinations/production/progress", cohortd.admin);
+/// Waits until a list of the destination shows it, as this replica does.
+async fn until_listed<T>(
+    cohortd: &Cohortd,
+    list: &str,
+    shown: impl Fn(&[Value]) -> Option<T>,
+) -> T {
+    let url = format!("http://{}/api/v1/destinations/production/{list}", cohortd.admin);
     let client = reqwest::Client::builder().no_proxy().build().expect("a plain client");
     let looking = async {
         let mut looks = tokio::time::interval(std::time::Duration::from_millis(20));
@@ -285,36 +289,28 @@ pub async fn until_recorded(cohortd: &Cohortd, at_least: u64) -> (u64, u64) {
             looks.tick().await;
             let answer = client.get(&url).send().await.expect("an answer");
             let list: Value = answer.json().await.expect("JSON");
-            let items = list["items"].as_array().expect("a list");
-            let found = items.iter().find(|item| item["kind"] == "reconcile");
-            let of = |name| found.and_then(|item| item[name].as_u64());
-            if let Some((done, total)) = of("done").zip(of("total"))
-                && done >= at_least
-            {
-                return (done, total);
+            if let Some(shown) = list["items"].as_array().and_then(|items| shown(items)) {
+                return shown;
             }
         }
     };
-    tokio::time::timeout(DEADLINE, looking).await.expect("it is never so far")
+    tokio::time::timeout(DEADLINE, looking).await.expect("it never shows that")
 }
 
-/// Waits until the latest reconciliation is as wanted, as this replica shows it.
-pub async fn until_reconciling(cohortd: &Cohortd, holds: impl Fn(&Value) -> bool) {
-    let url = format!("http://{}/api/v1/destinations/production/reconcile", cohortd.admin);
-    let client = reqwest::Client::builder().no_proxy().build().expect("a plain client");
-    let looking = async {
-        let mut looks = tokio::time::interval(std::time::Duration::from_millis(20));
-        loop {
-            looks.tick().await;
-            let answer = client.get(&url).send().await.expect("an answer");
-            let list: Value = answer.json().await.expect("JSON");
-            let items = list["items"].as_array().expect("a list");
-            if items.last().is_some_and(&holds) {
-                return;
-            }
-        }
+/// Waits until a reconciliation has begun to record, and for so many changes; how many it has to make in all.
+pub async fn until_recorded(cohortd: &Cohortd, at_least: u64) -> (u64, u64) {
+    let shown = |items: &[Value]| {
+        let found = items.iter().find(|item| item["kind"] == "reconcile")?;
+        let (done, total) = (found["done"].as_u64()?, found["total"].as_u64()?);
+        (done >= at_least).then_some((done, total))
     };
-    tokio::time::timeout(DEADLINE, looking).await.expect("it is never so");
+    until_listed(cohortd, "progress", shown).await
+}
+
+/// Waits until the latest reconciliation is as wanted.
+pub async fn until_reconciling(cohortd: &Cohortd, holds: impl Fn(&Value) -> bool) {
+    let shown = |items: &[Value]| items.last().filter(|latest| holds(latest)).map(|_| ());
+    until_listed(cohortd, "reconcile", shown).await;
 }
 
 /// The audit line of the latest of so many reconciliations.
