@@ -97,12 +97,14 @@ impl ReconcileCommand {
                 never = followed.show() => match never {},
             };
             match answer {
-                Err(lost)
-                    if lost.is_of_the_daemon()
-                        && all_sent.load(Ordering::Relaxed)
-                        && !self.dry_run =>
-                {
-                    followed.to_its_end(lost).await.map(Ended::Without)
+                Err(lost) if lost.is_of_the_daemon() && !self.dry_run => {
+                    if all_sent.load(Ordering::Relaxed) {
+                        followed.to_its_end(lost).await.map(Ended::Without)
+                    } else {
+                        Err(lost.after(
+                            "the daemon had not got all of the file, so nothing of it was done; type the same again: ",
+                        ))
+                    }
                 }
                 answer => answer.map(Ended::With),
             }
