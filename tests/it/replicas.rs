@@ -65,14 +65,22 @@ async fn a_database_that_crashes_again_and_again_loses_nothing_that_was_answered
     fleet.ends_well().await;
 }
 
-async fn replicas_that_are_restarted_one_after_the_other_refuse_no_request() {
-    let mut fleet = Fleet::start(14).await;
+async fn replicas_that_are_restarted_one_after_the_other_hand_over_and_refuse_no_request() {
+    let url = postgresql::new_database();
+    let ways = vec![url.clone(); REPLICAS];
+    // Far longer than anybody waits here: whoever goes on was handed the destination.
+    let settings = [("ledger.lease_ttl_s", "600")];
+    let mut fleet = Fleet::start_through(&ways, &url, &settings, 14).await;
     for _ in 0..REPLICAS {
         let before = truth(&fleet.truth).refused;
-        let old = fleet.gone(0);
+        let owner = fleet.owner().await;
+        let old = fleet.gone(owner);
         fleet.more(20).await; // nobody has it in hand any more
         let (status, _) = old.stop();
         assert!(status.success());
+        let stopped = Instant::now();
+        fleet.next_call().await;
+        note!("the next call came {} ms after the stop", stopped.elapsed().as_millis());
         let new = fleet.installation.start();
         fleet.back(new);
         fleet.more(40).await;
@@ -131,6 +139,6 @@ tests![
     an_owner_that_stands_still_for_longer_than_its_lease_changes_nothing_when_it_goes_on.workers(4),
     a_database_that_crashes_again_and_again_loses_nothing_that_was_answered.workers(4),
     connections_to_the_database_that_break_all_the_time_lose_nothing.workers(4),
-    replicas_that_are_restarted_one_after_the_other_refuse_no_request.workers(4),
+    replicas_that_are_restarted_one_after_the_other_hand_over_and_refuse_no_request.workers(4),
     every_replica_shows_who_delivers_and_what_is_received_by_any,
 ];

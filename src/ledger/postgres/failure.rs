@@ -221,3 +221,35 @@ impl Attempts {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_transaction_is_tried_again_at_once_and_then_with_pauses_for_as_long_as_the_sender_waits()
+     {
+        let began = Instant::now();
+        let mut attempts = Attempts::default();
+        let mut tried_at = vec![Duration::ZERO];
+        while attempts.again(&Failure::lost("closed")).await && tried_at.len() < 1000 {
+            tried_at.push(began.elapsed());
+        }
+        assert_eq!(
+            tried_at[1],
+            Duration::ZERO,
+            "a connection that was idle for long tells nothing"
+        );
+        assert!(tried_at.windows(2).skip(1).all(|of| of[0] < of[1]), "{tried_at:?}");
+        assert!((10..40).contains(&tried_at.len()), "{} tries", tried_at.len());
+        let last = *tried_at.last().expect("there is one");
+        assert!(last > PATIENCE / 2 && last <= PATIENCE + LONGEST_PAUSE, "{last:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_others_cannot_help_with_is_not_tried_again() {
+        for failure in [Failure::Unavailable("it is full".to_owned()), Failure::Stale] {
+            assert!(!Attempts::default().again(&failure).await, "{failure}");
+        }
+    }
+}

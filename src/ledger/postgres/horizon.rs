@@ -123,7 +123,8 @@ impl Oldest {
 /// is shown as if it were its connection's.
 async fn oldest(tx: &Tx) -> Result<Option<Oldest>, Failure> {
     let sql = "SELECT kind, coalesce(name, ''), coalesce(of, ''), coalesce(application, ''), xid FROM (
-             SELECT CASE WHEN datname IS NULL THEN 'standby' ELSE 'session' END AS kind, pid::text AS name, usename::text AS of, application_name AS application,
+             SELECT CASE WHEN datname IS NULL THEN 'standby' ELSE 'session' END AS kind, pid::text AS name,
+                 usename::text AS of, application_name AS application,
                  CASE WHEN age(backend_xid) >= age(backend_xmin) OR backend_xmin IS NULL THEN backend_xid ELSE backend_xmin END::text AS xid,
                  greatest(age(backend_xid), age(backend_xmin)) AS age,
                  age(backend_xid) IS DISTINCT FROM greatest(age(backend_xid), age(backend_xmin)) AS is_anothers

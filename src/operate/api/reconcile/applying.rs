@@ -149,6 +149,10 @@ async fn go_on(api: &Api, of: &ReconciliationView) -> Result<Found, Problem> {
         let why = "another version has written it down";
         return give_up(api, of, why).await;
     };
+    // Whoever stood still since it looked may find it stopped by another owner, and its audience dropped.
+    if !api.ledger.delivers(&of.destination) {
+        return Ok(Found::Nothing);
+    }
     match recording::record(api, &target, &findings).await {
         Err(problem) if problem.status == StatusCode::CONFLICT.as_u16() => {
             return give_up(api, of, &problem.detail).await;
