@@ -218,6 +218,8 @@ async fn a_reconcile_whose_file_is_lost_gives_way_to_the_same_at_another_replica
     };
     tokio::time::timeout(DEADLINE, taken).await.expect("it never gives way");
     note!("gave way after {} ms", began.elapsed().as_millis());
+    let given_up = other.log().into_iter().find(|line| line.contains("a reconcile was broken off"));
+    assert_eq!(given_up, None, "the command did not have to wait until somebody gives it up");
     until_members(&launchdarkly, &BTreeSet::from(["ada".to_owned()])).await;
 }
 

@@ -4,13 +4,20 @@
 //! journal. A change of a format adds one: `COHORTD_RECORD=DIRECTORY cargo test what_was_recorded`.
 
 use super::*;
+use crate::ledger::embedded::tables::version::VERSION;
 use crate::ledger::embedded::tests::journaled::{self, Busy};
+use crate::ledger::embedded::wal;
 
 const RECORDED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/ledgers");
 
 /// Every version of the tables and the journal that ever was together.
-const DIRECTORIES: [&str; 4] =
-    ["schema_4_journal_1", "schema_4_journal_2", "schema_5_journal_2", "schema_6_journal_2"];
+const DIRECTORIES: [&str; 5] = [
+    "schema_4_journal_1",
+    "schema_4_journal_2",
+    "schema_5_journal_2",
+    "schema_6_journal_2",
+    "schema_7_journal_2",
+];
 
 fn rejected(body: &[u8], user: Option<&str>) -> RejectedEvent {
     RejectedEvent {
@@ -90,6 +97,8 @@ async fn what_was_recorded_of_every_version_says_the_same_today() {
             std::fs::write(Path::new(&to).join(name), bytes).expect("it is ours");
         }
     }
+    let present = format!("schema_{VERSION}_journal_{}", wal::VERSION);
+    assert!(DIRECTORIES.contains(&&*present), "{present} is not recorded yet");
     let expected = said_of(now.directory.path());
     assert_eq!(expected.len(), 38, "{expected:#?}");
     for name in DIRECTORIES {
