@@ -102,6 +102,10 @@ struct Group<'a> {
     name: DestinationName,
     settings: DestinationSettings,
     places: HashMap<AudienceId, Place>,
+    /// These are all audiences of the destination: nobody else adds one until the transaction ends.
+    has_all_places: bool,
+    /// Audiences that have a place by what is in the tables, once somebody asks.
+    taken: Option<HashSet<Vec<u8>>>,
     /// Who was read at the beginning; others are of audiences that are new, and not there.
     members: Members,
     /// Nobody was read: they are likely to be new, as in a backfill.
@@ -164,6 +168,8 @@ impl<'a> Group<'a> {
             name,
             settings,
             places,
+            has_all_places: false,
+            taken: None,
             members,
             is_guessed,
             changes: Changes::default(),
@@ -345,22 +351,35 @@ impl<'a> Group<'a> {
     /// Whether there is a place for an audience. A place is taken by each that has a member, one in a call, or one
     /// that is just arriving.
     async fn has_place(
-        &self,
+        &mut self,
         new: &AudienceId,
         arriving: &BTreeSet<AudienceId>,
     ) -> Result<bool, Failure> {
+        let taken = match self.taken.take() {
+            Some(taken) => taken,
+            None => self.taken_places().await?,
+        };
+        let taken = self.taken.insert(taken);
+        let is_taken = |id: &AudienceId| taken.contains(id.as_str().as_bytes());
+        let most = self.shared.settings.max_audiences;
+        // There may be many that are new: they are counted where it matters.
+        if taken.len() + self.places.len() + arriving.len() < most || is_taken(new) {
+            return Ok(true);
+        }
+        let here = self.places.values().filter(|place| place.members > 0);
+        let here = here.map(|place| &place.route.audience).chain(arriving);
+        let here: HashSet<&AudienceId> = here.filter(|id| !is_taken(id)).collect();
+        Ok(taken.len() + here.len() < most)
+    }
+
+    /// Audiences that have a place by what is in the tables.
+    async fn taken_places(&self) -> Result<HashSet<Vec<u8>>, Failure> {
         let sql = "SELECT a.audience_id FROM audience a
              WHERE a.destination_no = $1 AND NOT a.is_erased AND a.members +
                  (SELECT coalesce(sum(members), 0) FROM change WHERE audience_no = a.no) > 0
              UNION SELECT audience_id FROM call_out WHERE destination_no = $1";
         let rows = self.tx.query(sql, &[(&self.no, Type::INT4)]).await?;
-        let mut taken: HashSet<Vec<u8>> =
-            rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
-        let here = self.places.values().filter(|place| place.members > 0);
-        let here = here.map(|place| &place.route.audience).chain(arriving);
-        taken.extend(here.map(|id| id.as_str().as_bytes().to_vec()));
-        let is_there = taken.contains(new.as_str().as_bytes());
-        Ok(is_there || taken.len() < self.shared.settings.max_audiences)
+        Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
     }
 
     fn is_too_late(&self, subject: &str, event_at: Timestamp, is_repeat: bool) -> bool {

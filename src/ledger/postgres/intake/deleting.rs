@@ -75,8 +75,11 @@ impl Group<'_> {
 
     /// Reads every row of a person, and its audience.
     async fn rows_of(&mut self, user: &str, person: &[u8]) -> Result<Vec<MemberKey>, Failure> {
-        for place in Place::all(self.tx, &self.name, self.no).await? {
-            self.places.entry(place.route.audience.clone()).or_insert(place);
+        if !self.has_all_places {
+            for place in Place::all(self.tx, &self.name, self.no).await? {
+                self.places.entry(place.route.audience.clone()).or_insert(place);
+            }
+            self.has_all_places = true;
         }
         let numbers: Vec<i32> = self.places.values().map(|place| place.no).collect();
         let sql = format!(

@@ -17,6 +17,7 @@ impl Group<'_> {
         if self.is_guessed && !self.members.are_there() {
             return Err(Failure::overtaken());
         }
+        self.taken = None;
         let changed = self.members.take_changed();
         let messages = std::mem::take(&mut self.new_messages);
         let rejected = std::mem::take(&mut self.rejected);
