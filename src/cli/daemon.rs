@@ -46,6 +46,8 @@ pub(super) struct Silent {
     words: String,
     /// Whether the daemon answered that what was asked for does not exist.
     pub is_not_there: bool,
+    /// Whether the daemon answered that it does not do it now.
+    is_refused: bool,
 }
 
 impl Silent {
@@ -57,7 +59,7 @@ impl Silent {
 
     /// The daemon, or the way to it, has failed.
     pub fn is_of_the_daemon(&self) -> bool {
-        self.exit == Exit::Unavailable
+        self.exit == Exit::Unavailable && !self.is_refused
     }
 
     /// The same behind some words.
@@ -72,7 +74,7 @@ impl Silent {
     }
 
     fn with(exit: Exit, words: impl Into<String>) -> Self {
-        Self { exit, words: words.into(), is_not_there: false }
+        Self { exit, words: words.into(), is_not_there: false, is_refused: false }
     }
 
     /// The user pressed Ctrl-C.
@@ -205,6 +207,7 @@ impl Daemon {
         };
         let status = answer.status();
         let version = another_version(answer.headers());
+        let passes = answer.headers().contains_key(header::RETRY_AFTER);
         let text = match timeout(SPEAKS_WITHIN, answer.text()).await {
             Ok(text) => text.map_err(silent)?,
             Err(_) => return Err(self.mute(&method, &path)),
@@ -234,9 +237,18 @@ impl Daemon {
             _ => String::new(),
         };
         let words = format!("{detail}{more}{version}");
-        let exit = if status.is_client_error() { Exit::BadUsage } else { Exit::Unavailable };
-        Err(Silent { is_not_there: status == StatusCode::NOT_FOUND, ..Silent::with(exit, words) })
+        Err(Silent {
+            is_not_there: status == StatusCode::NOT_FOUND,
+            is_refused: status.is_client_error(),
+            ..Silent::with(exit_of(status, passes), words)
+        })
     }
+}
+
+/// The exit for an answer that is an error; `passes`: it says that the same may be asked later.
+fn exit_of(status: StatusCode, passes: bool) -> Exit {
+    let is_late = status == StatusCode::REQUEST_TIMEOUT; // the way there was slow
+    if status.is_client_error() && !passes && !is_late { Exit::BadUsage } else { Exit::Unavailable }
 }
 
 /// Whether a URL points to a listener's address.
@@ -297,6 +309,22 @@ mod tests {
         for (key, expected) in rows {
             let url = below(&base, &["members", key]);
             assert_eq!(url.as_str(), format!("http://127.0.0.1:9/below/members/{expected}"));
+        }
+    }
+
+    #[test]
+    fn what_may_be_granted_later_is_no_bad_usage() {
+        let rows = [
+            (StatusCode::CONFLICT, false, Exit::BadUsage),
+            (StatusCode::CONFLICT, true, Exit::Unavailable),
+            (StatusCode::NOT_FOUND, false, Exit::BadUsage),
+            (StatusCode::UNAUTHORIZED, false, Exit::BadUsage),
+            (StatusCode::REQUEST_TIMEOUT, false, Exit::Unavailable),
+            (StatusCode::SERVICE_UNAVAILABLE, true, Exit::Unavailable),
+            (StatusCode::INTERNAL_SERVER_ERROR, false, Exit::Unavailable),
+        ];
+        for (status, passes, expected) in rows {
+            assert_eq!(exit_of(status, passes), expected, "{status} {passes}");
         }
     }
 

@@ -5,9 +5,9 @@ use crate::membership::{AudienceId, DestinationName, Timestamp};
 /// Why a call of the ledger failed. Variants follow what the caller does next.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
-    /// The store cannot write now (no space); nothing of the call was kept. The caller asks for a retry
+    /// The store cannot do it now (no space, or a database that is away or busy); nothing of the call was kept. The caller asks for a retry
     /// later.
-    #[error("the ledger cannot take writes now: {0}")]
+    #[error("the ledger cannot do that now: {0}")]
     Unavailable(String),
     /// The destination is not configured.
     #[error("there is no destination {0}")]

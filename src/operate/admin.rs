@@ -230,6 +230,7 @@ mod tests {
             started_at: clock.now(),
             not_ok_at: std::sync::Mutex::default(),
             seen: std::sync::Mutex::default(),
+            unread: crate::counting::Count::default(),
             clock,
         };
         let (tokens, sources) = (Current::new(Tokens::default()), Arc::new(sources));

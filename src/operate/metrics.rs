@@ -13,6 +13,8 @@
 pub mod catalogue;
 mod exposition;
 
+use tokio::join;
+
 use super::configuration::Reload;
 use super::sources::Sources;
 use super::status::DestinationStatus;
@@ -78,11 +80,13 @@ impl Families {
             families.requests(name.as_str(), &received.requests);
             families.received(&name, &received);
         }
-        families.ledger(sources).await?;
+        // At once: a database that takes its time takes it once.
+        let (facts, status) = join!(sources.ledger.facts(), sources.status());
+        families.ledger(sources, facts?);
         for (name, delivered) in sources.delivered.all() {
             families.delivered(&name, &delivered);
         }
-        let status = sources.status().await?;
+        let status = status?;
         for (name, _) in
             sources.entries.get().iter().filter(|(name, _)| sources.ledger.delivers(name))
         {
@@ -149,7 +153,7 @@ impl Families {
         }
     }
 
-    async fn ledger(&mut self, sources: &Sources) -> Result<(), LedgerError> {
+    fn ledger(&mut self, sources: &Sources, facts: Vec<Fact>) {
         for (name, of) in sources.ledger.recordings().all() {
             let Recordings { deltas, repeats, overtaken, outlived, expired } = &*of;
             self.counter(&catalogue::DELTAS, [name.as_str()], deltas.get());
@@ -158,7 +162,7 @@ impl Families {
             self.counter(&catalogue::OUTLIVED, [name.as_str()], outlived.get());
             self.counter(&catalogue::EXPIRED, [name.as_str()], expired.get());
         }
-        for fact in sources.ledger.facts().await? {
+        for fact in facts {
             match fact {
                 Fact::Bytes(bytes) => self.gauge(&catalogue::LEDGER_SIZE, [], float(bytes)),
                 Fact::LogBytes(bytes) => self.gauge(&catalogue::LEDGER_JOURNAL, [], float(bytes)),
@@ -168,7 +172,7 @@ impl Families {
             }
         }
         self.gauge(&catalogue::TAKES_WRITES, [], flag(sources.ledger.obstacle().is_none()));
-        Ok(())
+        self.counter(&catalogue::UNREAD, [], sources.unread.get());
     }
 
     fn delivered(&mut self, name: &DestinationName, delivered: &Delivered) {

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use crate::json::Json;
 use crate::ledger::LedgerError;
 
-/// The `Retry-After` of an answer if the ledger cannot write at present, in seconds.
+/// The `Retry-After` of an answer to a request that may be granted later, in seconds.
 const RETRY_AFTER_S: u16 = 5;
 
 // Holds no personal data (P8).
@@ -24,6 +24,9 @@ pub struct Problem {
     pub status: u16,
     /// What to do about it, in a sentence.
     pub detail: String,
+    /// Whether the cause passes by itself, so that the same request may be granted later: the answer has `Retry-After`.
+    #[serde(skip)]
+    passes: bool,
 }
 
 impl Problem {
@@ -34,7 +37,13 @@ impl Problem {
             title: status.canonical_reason().unwrap_or("Error").to_owned(),
             status: status.as_u16(),
             detail: detail.into(),
+            passes: status == StatusCode::SERVICE_UNAVAILABLE,
         }
+    }
+
+    /// For a request that is in the way of something that ends by itself: the same request later is no mistake.
+    pub fn not_yet(detail: impl Into<String>) -> Self {
+        Self { passes: true, ..Self::new(StatusCode::CONFLICT, detail) }
     }
 
     /// For a body that is malformed or not what the route takes. The parser's message is left out, as
@@ -70,13 +79,18 @@ impl From<LedgerError> for Problem {
             }
             _ => "",
         };
-        Self::new(status, format!("{error}{remedy}"))
+        let detail = format!("{error}{remedy}");
+        match error {
+            LedgerError::Retracting(_) => Self::not_yet(detail),
+            _ => Self::new(status, detail),
+        }
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let passes = self.passes;
         let mut response = (status, Json(self)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -87,7 +101,7 @@ impl IntoResponse for Problem {
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        if passes {
             headers.insert(header::RETRY_AFTER, RETRY_AFTER_S.into());
         }
         response

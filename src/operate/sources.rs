@@ -18,6 +18,7 @@ use super::status::{ClockStatus, DestinationStatus, Numbers, Status, Unconfigure
 use super::verdict::{DestinationState, Facts};
 use super::whole;
 use crate::clock::Clock;
+use crate::counting::Count;
 use crate::current::Current;
 use crate::deliver::{self, Standing};
 use crate::ledger::{DestinationView, LedgerError, Obstacle, Operations};
@@ -56,6 +57,8 @@ pub struct Sources {
     pub not_ok_at: Mutex<BTreeMap<DestinationName, Timestamp>>,
     /// What the ledger held when it last answered.
     pub seen: Mutex<Vec<DestinationView>>,
+    /// How often it could not be read what the ledger holds, so that it was shown as it was before.
+    pub unread: Count,
 }
 
 /// How long the ledger may take to answer whoever asks how it is.
@@ -90,7 +93,7 @@ impl Sources {
 
     /// The status of this process and of every destination, as far as it knows: see [`Sources::whole`].
     pub async fn status(&self) -> Result<Status, LedgerError> {
-        let Seen { views, is_stale, failure } = self.see().await?;
+        let Seen { views, mut is_stale, mut failure } = self.see().await?;
         let (obstacle, burden) = (self.ledger.obstacle(), self.ledger.burden());
         let (now, entries) = (self.clock.now(), self.entries.get());
         let refused = self.received.refused(now);
@@ -101,7 +104,15 @@ impl Sources {
         let disabled = entries.keys().filter(|name| !is_running(name)).map(|name| (name, None));
         for (name, standing) in running.chain(disabled) {
             let backlog = match standing {
-                Some(_) if !is_stale => self.ledger.outbox(name).backlog().await?,
+                Some(_) if !is_stale => match self.ledger.outbox(name).backlog().await {
+                    Ok(backlog) => backlog,
+                    Err(LedgerError::Unavailable(why)) => {
+                        self.unread.one();
+                        (is_stale, failure) = (true, Some(why)); // the others are not asked in vain too
+                        Vec::new()
+                    }
+                    Err(error) => return Err(error),
+                },
                 _ => Vec::new(), // a disabled destination has no courier
             };
             let held = standing.and_then(|standing| standing.borrow().held.clone());
@@ -198,6 +209,7 @@ impl Sources {
                 Err(_) => {} // it is slow, or about to be known as away
             }
         }
+        self.unread.one();
         Ok(Seen { views: last().clone(), is_stale: true, failure })
     }
 }

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::{Service, ServiceError};
 use crate::clock::Clock;
 use crate::config::{self, Config, LedgerPlace, SegmentSection};
+use crate::counting::Count;
 use crate::deliver::{Courier, Standing};
 use crate::launchdarkly::{Api as LaunchDarkly, Client};
 use crate::ledger::{
@@ -306,6 +307,7 @@ pub(super) fn sources(service: &Service) -> Sources {
         started_at: service.clock.now(),
         not_ok_at: std::sync::Mutex::default(),
         seen: std::sync::Mutex::default(),
+        unread: Count::default(),
         clock: Arc::clone(&service.clock),
     }
 }

@@ -131,6 +131,81 @@ async fn a_table_that_somebody_keeps_locked_is_said_and_waited_for() {
     fleet.ends_well().await;
 }
 
+/// As the probe of a load balancer sees it: events are refused, and nothing else goes on meanwhile.
+async fn while_events_wait_for_a_locked_table_the_probe_never_says_ready() {
+    const WATCHED: Duration = Duration::from_secs(10);
+    const PROMPT: Duration = Duration::from_secs(2);
+    let launchdarkly = launchdarkly().await;
+    let installation = Installation::new(&launchdarkly);
+    let url = installation.database.clone().expect("it is in a database");
+    let replica = installation.start();
+    let post = async |who: &str| {
+        let event = identify(who, "vip", true, 1_750_000_000_000);
+        replica.post_batch(&[event]).await.expect("an answer").0
+    };
+    assert_eq!(post("ada").await, 200);
+    let other = postgresql::connect(&url).await;
+    let lock = "BEGIN; LOCK TABLE member IN ACCESS EXCLUSIVE MODE";
+    other.batch_execute(lock).await.expect("its owner may");
+    assert_eq!(post("bob").await, 503);
+    let refused = Instant::now();
+    replica.until_unready().await;
+    assert!(refused.elapsed() < PROMPT, "not ready {:?} later", refused.elapsed());
+    let mut looks = tokio::time::interval(Duration::from_millis(100));
+    while refused.elapsed() < WATCHED {
+        looks.tick().await;
+        let (status, words) = replica.ready().await;
+        assert_eq!(status, 503, "{words} {:?} later: nothing can be recorded", refused.elapsed());
+    }
+    let asked = Instant::now();
+    let status = replica.status().await;
+    assert!(asked.elapsed() < ANSWERS_WITHIN, "{:?}", asked.elapsed());
+    let concerns = status["destinations"]["production"]["concerns"].to_string();
+    assert!(concerns.contains("55P03") && concerns.contains("pg_blocking_pids"), "{status}");
+    assert!(!concerns.contains("does not answer"), "{status}");
+    other.batch_execute("ROLLBACK").await.expect("it was begun");
+    let free = Instant::now();
+    replica.until_ready().await;
+    assert!(free.elapsed() < ANSWERS_WITHIN, "ready {:?} later", free.elapsed());
+    assert_eq!(post("bob").await, 200);
+}
+
+/// Whoever scrapes gives up soon, and would see nothing at all.
+async fn with_the_rejected_events_locked_the_metrics_are_there_and_count_what_is_unread() {
+    let launchdarkly = launchdarkly().await;
+    let installation = Installation::new(&launchdarkly);
+    let url = installation.database.clone().expect("it is in a database");
+    let replica = installation.start();
+    let bad = async || {
+        let mut event = identify("ada", "vip", true, 1_750_000_000_000);
+        event["traits"]["vip"] = "perhaps".into();
+        replica.post_batch(&[event]).await.expect("an answer").0
+    };
+    assert_eq!(bad().await, 400); // it is kept
+    let other = postgresql::connect(&url).await;
+    let lock = "BEGIN; LOCK TABLE rejected IN ACCESS EXCLUSIVE MODE";
+    other.batch_execute(lock).await.expect("its owner may");
+    let scrape = async || {
+        let asked = Instant::now();
+        let (_, metrics) = replica.metrics("text/plain").await;
+        assert!(asked.elapsed() < ANSWERS_WITHIN, "{:?}", asked.elapsed());
+        let count =
+            metrics.lines().find_map(|line| line.strip_prefix("cohortd_ledger_unread_total "));
+        count.expect("it is counted").parse::<u64>().expect("a number")
+    };
+    let unread = scrape().await;
+    assert!(unread > 0, "rejected events cannot be counted");
+    let listed = installation.types(Some(replica.admin), &["rejected", "list"]);
+    assert_eq!(listed.code, 69, "{}", listed.complaint);
+    assert!(listed.complaint.contains("55P03"), "{}", listed.complaint);
+    assert!(!listed.complaint.contains("writes"), "nothing was written: {}", listed.complaint);
+    assert_eq!(bad().await, 503);
+    assert!(scrape().await > unread);
+    other.batch_execute("ROLLBACK").await.expect("it was begun");
+    replica.until_ready().await;
+    assert_eq!(bad().await, 400); // it is kept
+}
+
 /// Events are recorded and delivered all the same, but how many wait is not known.
 async fn counts_that_cannot_be_read_are_said() {
     let launchdarkly = launchdarkly().await;
@@ -353,6 +428,8 @@ tests![
     a_standby_that_is_promoted_has_everything_and_the_old_primary_is_left_alone.workers(4),
     statements_that_fail_in_every_way_are_done_again_or_answered_503.workers(4),
     counts_that_cannot_be_read_are_said.workers(4),
+    while_events_wait_for_a_locked_table_the_probe_never_says_ready.workers(4),
+    with_the_rejected_events_locked_the_metrics_are_there_and_count_what_is_unread.workers(4),
     connections_that_are_cut_during_commits_lose_nothing.workers(4),
     a_way_to_the_database_that_is_slow_silent_or_deaf_keeps_others_from_nothing.workers(4),
 ];

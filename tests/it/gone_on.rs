@@ -121,9 +121,11 @@ async fn a_reconcile_goes_on_when_the_replicas_that_had_it_are_killed() {
     leads_to.send_replace(other.admin);
     let (_, total) = until_recorded(other, 3000).await;
     assert_eq!(total, NEWCOMERS + BEFORE, "any of them shows how far it is");
-    let (_, _, said) = end_of(of.typed(other.admin));
+    let (code, _, said) = end_of(of.typed(other.admin));
+    assert_eq!(code, Some(69), "one only has to wait: {said}");
     assert!(said.contains("another reconcile of this audience is under way"), "{said}");
     let dropped = of.installation.types(Some(other.admin), &["drop", "aud_vip", "--yes"]);
+    assert_eq!(dropped.code, 69, "{}", dropped.complaint);
     assert!(dropped.complaint.contains("a reconcile is under way"), "{}", dropped.complaint);
     let began = Instant::now();
     let killed = of.replicas.remove(owner);

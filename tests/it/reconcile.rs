@@ -3,12 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Stdio;
+use std::time::Duration;
 
 use cohortd::sandbox::{Fault, StandIn, View};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 use crate::harness::{
     Cohortd, DEADLINE, ENVIRONMENT, Installation, identify, iso, launchdarkly, send,
@@ -450,8 +453,10 @@ async fn killed_in_the_middle_it_goes_on_by_itself_at_the_next_start() {
     let (_, total) = until_recorded(&cohortd, 3000).await;
     assert_eq!(total, MANY + 500);
     let again = installation.types(Some(cohortd.admin), &words);
-    assert_eq!(again.code, 64, "{}", again.complaint);
+    assert_eq!(again.code, 69, "one only has to wait: {}", again.complaint);
     assert!(again.complaint.contains("another reconcile of this audience is under way"));
+    let dropped = installation.types(Some(cohortd.admin), &["drop", "aud_vip", "--yes"]);
+    assert_eq!(dropped.code, 69, "{}", dropped.complaint);
     launchdarkly.behave();
     let line = cohortd.until_logged("operator: audience reconciled with a snapshot").await;
     let said = ["entered", "left", "complete"].map(|name| line[name].clone());
@@ -479,6 +484,45 @@ async fn killed_in_the_middle_it_goes_on_by_itself_at_the_next_start() {
     let later = iso(NOW_MS + 20);
     let words = ["reconcile", "aud_vip", "--file", "keys", "--as-of", &later, "--yes"];
     installation.types(Some(cohortd.admin), &words).done();
+}
+
+/// One that is still being sent, and changes nothing, while others are typed.
+async fn a_dry_run_keeps_no_other_out_and_a_refusal_that_passes_says_so() {
+    let (launchdarkly, installation, cohortd) = running().await;
+    let as_of = iso(NOW_MS);
+    let path = format!(
+        "/api/v1/destinations/production/reconcile?audience=aud_vip&audience_key=vip&as_of={as_of}&dry_run=true"
+    );
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/octet-stream\r\n\
+         content-length: 1000\r\n\r\nada\n"
+    );
+    let mut sender = TcpStream::connect(cohortd.admin).await.expect("it listens");
+    sender.write_all(head.as_bytes()).await.expect("it reads");
+    let client = reqwest::Client::builder().no_proxy().build().expect("a plain client");
+    let url = format!("http://{}{path}", cohortd.admin);
+    let refused = async {
+        let mut tries = tokio::time::interval(Duration::from_millis(20));
+        loop {
+            tries.tick().await;
+            let asked = client.post(&url).header("content-type", "application/octet-stream");
+            let answer = asked.body("ada\n").send().await.expect("an answer");
+            if answer.status() == 409 {
+                return answer;
+            }
+        }
+    };
+    let refused = tokio::time::timeout(DEADLINE, refused).await.expect("two dry runs at a time");
+    assert!(refused.headers().contains_key("retry-after"), "{refused:?}");
+    installation.write("keys", "ada\n");
+    let words =
+        ["reconcile", "aud_vip", "--file", "keys", "--as-of", &as_of, "--audience-key", "vip"];
+    let again = installation.types(Some(cohortd.admin), &[&words[..], &["--dry-run"]].concat());
+    assert_eq!(again.code, 69, "{}", again.complaint);
+    assert!(again.complaint.contains("another dry run of a reconcile"), "{}", again.complaint);
+    installation.types(Some(cohortd.admin), &words).done();
+    until_members(&launchdarkly, &set(&["ada"])).await;
+    drop(sender);
 }
 
 /// Whoever of its file was deleted meanwhile would be taken for somebody new.
@@ -536,6 +580,7 @@ tests![
     broken_off_by_anybody_it_goes_on_where_it_was_and_delivery_goes_first,
     while_delivery_is_paused_all_of_a_file_is_recorded,
     killed_in_the_middle_it_goes_on_by_itself_at_the_next_start,
+    a_dry_run_keeps_no_other_out_and_a_refusal_that_passes_says_so,
     one_that_waits_for_longer_than_deletions_are_remembered_is_given_up,
     killed_at_any_point_and_typed_again_it_is_as_the_model,
 ];

@@ -27,6 +27,13 @@ pub(crate) enum Failure {
          as VACUUM FULL"
     )]
     Again(String),
+    /// A statement waited for a lock for longer than its limit: the same again.
+    #[error(
+        "the database answers, but a statement waited too long for a lock ({0}): another session keeps a table or rows \
+         locked, as VACUUM FULL or a migration does; pg_locks and pg_blocking_pids() say which, see there whether it may \
+         be ended"
+    )]
+    Locked(String),
     /// The connection is gone, or does not reach a server that takes writes: the same again on a new one.
     #[error("{0}")]
     Lost(String),
@@ -45,6 +52,14 @@ impl Failure {
     /// A row was changed by somebody else since it was read.
     pub fn overtaken() -> Self {
         Self::Again("a row has changed".to_owned())
+    }
+
+    /// For whoever cannot wait for it to be done again: a lock that is kept by others is said at once.
+    pub fn at_once(self) -> Self {
+        match self {
+            Self::Locked(_) => Self::Unavailable(self.to_string()),
+            other => other,
+        }
     }
 
     /// The connection is gone.
@@ -122,11 +137,7 @@ impl From<tokio_postgres::Error> for Failure {
         };
         let code = state.code();
         let said = |what: &str| format!("{what} (SQLSTATE {code})");
-        let again = [
-            SqlState::T_R_SERIALIZATION_FAILURE,
-            SqlState::T_R_DEADLOCK_DETECTED,
-            SqlState::LOCK_NOT_AVAILABLE,
-        ];
+        let again = [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED];
         let lost = [
             SqlState::ADMIN_SHUTDOWN,
             SqlState::CRASH_SHUTDOWN,
@@ -138,6 +149,7 @@ impl From<tokio_postgres::Error> for Failure {
         ];
         match state {
             _ if again.contains(state) => Self::Again(format!("SQLSTATE {code}")),
+            _ if *state == SqlState::LOCK_NOT_AVAILABLE => Self::Locked(format!("SQLSTATE {code}")),
             _ if *state == SqlState::READ_ONLY_SQL_TRANSACTION => Self::Lost(said(
                 "the database takes no writes: it is a standby, or was set read-only",
             )),
@@ -166,9 +178,9 @@ impl From<tokio_postgres::Error> for Failure {
             _ if *state == SqlState::UNDEFINED_TABLE => Self::Unavailable(said(
                 "tables of the ledger are missing: the user's search_path leads elsewhere, or somebody dropped them",
             )),
-            _ if *state == SqlState::QUERY_CANCELED => {
-                Self::Unavailable(said("the database took longer than ledger.statement_timeout_ms"))
-            }
+            _ if *state == SqlState::QUERY_CANCELED => Self::Unavailable(said(
+                "the database took longer than ledger.statement_timeout_ms for a statement, or somebody has cancelled it",
+            )),
             _ => Self::Unavailable(said("the database refuses a statement")),
         }
     }
@@ -208,7 +220,7 @@ impl Default for Attempts {
 impl Attempts {
     /// Whether to try again after this failure: waits until it is time.
     pub async fn again(&mut self, failure: &Failure) -> bool {
-        let may_help = matches!(failure, Failure::Again(_) | Failure::Lost(_));
+        let may_help = matches!(failure, Failure::Again(_) | Failure::Locked(_) | Failure::Lost(_));
         self.count += 1;
         if !may_help || (self.count >= LEAST && self.began.elapsed() > PATIENCE) {
             return false;

@@ -184,8 +184,7 @@ impl Operations for PostgresLedger {
     }
 
     async fn destinations(&self) -> Result<Vec<DestinationView>, LedgerError> {
-        let mut views =
-            transact!(self.shared.pool, |tx, _attempt| views::destinations(&self.shared, &tx))?;
+        let mut views = views::destinations(&self.shared).await?;
         let known = self.shared.known();
         for view in &mut views {
             let of = DestinationName::new(&view.name).and_then(|name| known.get(&name));
@@ -209,7 +208,7 @@ impl Operations for PostgresLedger {
             let no = self.stored(tx, destination).await?;
             views::audiences(&self.shared, tx, destination, no).await
         };
-        Ok(transact!(self.shared.pool, |tx, _attempt| read(&tx))?)
+        Ok(transact!(self.shared.looks, |tx, _attempt| read(&tx))?)
     }
 
     async fn member(
@@ -222,7 +221,7 @@ impl Operations for PostgresLedger {
             let person = self.shared.hashes.person(no.into(), key);
             views::member(tx, (destination, no), key, &person).await
         };
-        Ok(transact!(self.shared.pool, |tx, _attempt| read(&tx))?)
+        Ok(transact!(self.shared.looks, |tx, _attempt| read(&tx))?)
     }
 
     async fn standings(
@@ -266,7 +265,7 @@ impl Operations for PostgresLedger {
         limit: u32,
     ) -> Result<Vec<RejectedView>, LedgerError> {
         let read = views::rejected;
-        Ok(transact!(self.shared.pool, |tx, _attempt| read(&tx, destination, None, after, limit))?)
+        Ok(transact!(self.shared.looks, |tx, _attempt| read(&tx, destination, None, after, limit))?)
     }
 
     async fn rejected_of(
@@ -284,7 +283,7 @@ impl Operations for PostgresLedger {
             let person = self.shared.hashes.person(no.into(), user_id.as_str());
             views::rejected(tx, destination, Some(&person), after, limit).await
         };
-        Ok(transact!(self.shared.pool, |tx, _attempt| read(&tx))?)
+        Ok(transact!(self.shared.looks, |tx, _attempt| read(&tx))?)
     }
 
     async fn any_under_rules(

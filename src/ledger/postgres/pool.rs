@@ -33,6 +33,11 @@ const ON_THE_WAY: Duration = Duration::from_secs(2);
 /// How long a process may stand still in a transaction: then the database ends it, and others go on.
 const STANDSTILL: Duration = Duration::from_millis(1500);
 
+/// How long what is recorded waits for a lock: twice that is done before Segment hangs up.
+const RECORDING_WAITS: Duration = Duration::from_secs(2);
+/// The same of what people look at.
+const LOOKS_WAIT: Duration = Duration::from_millis(700);
+
 /// Sets what is for one transaction.
 const SET: &str = "SELECT set_config(name, value, true) FROM unnest($1, $2) AS of(name, value)";
 
@@ -100,6 +105,8 @@ enum Kind {
     Usual,
     /// They are small and alike: statements that have one good plan are planned once a connection.
     Small,
+    /// They show something to people, who are told of locks rather than wait for them.
+    Looks,
     /// Everything is read as of one moment, and nothing is written.
     Reading,
 }
@@ -134,6 +141,16 @@ impl Pool {
         Self { kind: Kind::Small, ..self.clone() }
     }
 
+    /// The same connections, for what people look at.
+    pub fn for_looks(&self) -> Self {
+        Self { kind: Kind::Looks, ..self.clone() }
+    }
+
+    /// Whether all connections are in use, or wait for something.
+    pub fn is_exhausted(&self) -> bool {
+        self.places.available_permits() == 0
+    }
+
     /// See [`Hosts::look_around`].
     pub async fn look_around(&self) {
         self.hosts.look_around().await;
@@ -156,9 +173,14 @@ impl Pool {
     /// The settings of a transaction.
     fn opening(&self) -> Opening {
         let limit = self.settings.statement_timeout;
-        let lock_limit = limit * 9 / 10; // first: it says that others are in the way
+        let most = match self.kind {
+            Kind::Usual | Kind::Reading => limit,
+            Kind::Small => RECORDING_WAITS,
+            Kind::Looks => LOOKS_WAIT,
+        };
+        let lock_limit = most.min(limit * 9 / 10); // first: it says that others are in the way
         let plans = match self.kind {
-            Kind::Usual | Kind::Reading => "force_custom_plan",
+            Kind::Usual | Kind::Reading | Kind::Looks => "force_custom_plan",
             Kind::Small => "force_generic_plan",
         };
         vec![
@@ -305,7 +327,7 @@ impl Tx {
             let answered = async {
                 let Some(opening) = opening else { return Ok(asked.await?) };
                 let begin = self.session.begin(match self.kind {
-                    Kind::Usual | Kind::Small => "BEGIN",
+                    Kind::Usual | Kind::Small | Kind::Looks => "BEGIN",
                     Kind::Reading => "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY",
                 });
                 let (names, values): (Vec<&str>, Vec<String>) = opening.into_iter().unzip();

@@ -1,7 +1,7 @@
 //! What the tasks and handles of one replica share.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -45,6 +45,8 @@ pub(crate) struct Shared {
     pub pool: Pool,
     /// Its connections, for what is recorded.
     pub recording: Pool,
+    /// Its connections, for what people look at: locks of others are not waited for.
+    pub looks: Pool,
     pub stamps: Stamps,
     pub hashes: HashKey,
     /// Nobody who arrives is known.
@@ -56,6 +58,8 @@ pub(crate) struct Shared {
     pub commit_duration: Histogram,
     /// Why the database cannot be used, as far as is known, and when it did not record something.
     obstacle: Mutex<Option<(String, Option<Instant>)>>,
+    /// Somebody's lock kept something from being recorded, and nothing was recorded since.
+    is_locked_out: AtomicBool,
     /// It is being closed: nothing new begins.
     pub closing: CancellationToken,
     /// It is closed: nothing goes on.
@@ -143,6 +147,7 @@ impl Shared {
             looking: tokio::sync::Mutex::default(),
             taking: tokio::sync::Mutex::default(),
             recording: pool.for_small(),
+            looks: pool.for_looks(),
             pool,
             stamps,
             hashes,
@@ -152,6 +157,7 @@ impl Shared {
             commit_rows: Histogram::of_sizes(),
             commit_duration: Histogram::of_durations(),
             obstacle: Mutex::default(),
+            is_locked_out: AtomicBool::new(false),
             closing: CancellationToken::new(),
             closed: CancellationToken::new(),
             unrecorded: Mutex::default(),
@@ -345,16 +351,35 @@ impl Shared {
 
     /// Notes whether the database records what it is asked to.
     pub fn note<T>(&self, done: &Result<T, Failure>) {
-        *self.obstacle_now() = obstacle_of(done).map(|why| (why, Some(Instant::now())));
+        let mut obstacle = self.obstacle_now();
+        self.is_locked_out.store(matches!(done, Err(Failure::Locked(_))), Ordering::SeqCst);
+        *obstacle = obstacle_of(done).map(|why| (why, Some(Instant::now())));
+    }
+
+    /// Whether somebody's lock kept what was last to be recorded from it: whoever says that it is recorded again has to
+    /// get the same locks.
+    pub fn is_locked_out(&self) -> bool {
+        self.is_locked_out.load(Ordering::SeqCst)
     }
 
     /// Notes whether the database is there and takes small writes: that is not enough to say that it records again.
-    pub fn is_there<T>(&self, done: &Result<T, Failure>) {
+    /// `got_locks`: those that are needed for it were to be had.
+    pub fn is_there<T>(&self, done: &Result<T, Failure>, got_locks: bool) {
         let mut obstacle = self.obstacle_now();
         let failed_at = obstacle.as_ref().and_then(|(_, failed_at)| *failed_at);
-        match obstacle_of(done) {
-            None if failed_at.is_some_and(|at| at.elapsed() < DOUBTED_FOR) => {}
-            now => *obstacle = now.map(|why| (why, None)),
+        let is_doubted = || failed_at.is_some_and(|at| at.elapsed() < DOUBTED_FOR);
+        let is_locked_out = self.is_locked_out();
+        match (obstacle_of(done), done) {
+            (None, _) if is_locked_out && !got_locks => {}
+            (None, _) if !is_locked_out && is_doubted() => {}
+            (None, _) => {
+                self.is_locked_out.store(false, Ordering::SeqCst);
+                *obstacle = None;
+            }
+            // It is known already, and better.
+            (Some(_), Err(Failure::Locked(_) | Failure::Unavailable(_)))
+                if is_locked_out && obstacle.is_some() => {}
+            (Some(why), _) => *obstacle = Some((why, None)),
         }
     }
 
@@ -382,9 +407,12 @@ impl Shared {
 fn obstacle_of<T>(done: &Result<T, Failure>) -> Option<String> {
     match done {
         // Others that are in the way for so long that it was given up are an obstacle too.
-        Err(failure @ (Failure::Unavailable(_) | Failure::Lost(_) | Failure::Again(_))) => {
-            Some(failure.to_string())
-        }
+        Err(
+            failure @ (Failure::Unavailable(_)
+            | Failure::Lost(_)
+            | Failure::Again(_)
+            | Failure::Locked(_)),
+        ) => Some(failure.to_string()),
         Ok(_) | Err(Failure::Stale | Failure::Refused(_)) => None,
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use futures_util::TryFutureExt;
 use tokio::time::timeout;
 use tokio_postgres::types::{ToSql, Type};
 
@@ -22,6 +23,24 @@ const MOST_BYTES: usize = 4 << 20;
 /// How long the database may take to say how large the ledger is.
 const SIZE_WITHIN: Duration = Duration::from_secs(1);
 
+/// How long it may take to say what the ledger holds.
+const HOLDS_WITHIN: Duration = Duration::from_secs(2);
+
+/// What people look at, or that it is not to be had while they wait.
+pub(crate) async fn in_time<T>(
+    shared: &Shared,
+    asked: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    timeout(HOLDS_WITHIN, asked).await.unwrap_or_else(|_| {
+        let why = if shared.pool.is_exhausted() {
+            "every connection of this replica to the database is in use"
+        } else {
+            "the database has taken longer than two seconds"
+        };
+        Err(Failure::Unavailable(why.to_owned()))
+    })
+}
+
 /// The size of the tables, in bytes; `None` while the database does not say.
 pub(crate) async fn bytes(shared: &Shared) -> Option<u64> {
     if shared.obstacle().is_some() {
@@ -29,16 +48,22 @@ pub(crate) async fn bytes(shared: &Shared) -> Option<u64> {
     }
     let sql = "SELECT coalesce(sum(pg_total_relation_size(name::regclass)), 0)::int8
          FROM unnest(ARRAY['member', 'pending', 'audience', 'rejected', 'parked', 'change']) AS of(name)";
-    let asked = async { transact!(shared.pool, |tx, _attempt| tx.first(sql, &[])) };
+    let asked = async {
+        transact!(shared.looks, |tx, _attempt| tx.first(sql, &[]).map_err(Failure::at_once))
+    };
     let row = timeout(SIZE_WITHIN, asked).await.ok()?.ok()??;
     row.try_get(0).ok().map(i64::unsigned_abs)
 }
 
 /// Every destination, with what its audiences add up to.
-pub(crate) async fn destinations(
-    shared: &Shared,
-    tx: &Tx,
-) -> Result<Vec<DestinationView>, Failure> {
+pub(crate) async fn destinations(shared: &Shared) -> Result<Vec<DestinationView>, Failure> {
+    let asked = async {
+        transact!(shared.looks, |tx, _attempt| sums(shared, &tx).map_err(Failure::at_once))
+    };
+    in_time(shared, asked).await
+}
+
+async fn sums(shared: &Shared, tx: &Tx) -> Result<Vec<DestinationView>, Failure> {
     let sql = "SELECT d.no, d.name, d.paused_since, r.rejected, r.rejected_since
          FROM destination d CROSS JOIN LATERAL (
              SELECT count(*) AS rejected, min(received_at) AS rejected_since FROM rejected WHERE destination_no = d.no

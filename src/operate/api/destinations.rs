@@ -207,8 +207,8 @@ fn configured_at<'a>(replicas: &'a [ReplicaView], name: &DestinationName) -> Opt
     responses(
         (status = 200, description = "How many audiences or destinations are affected", body = Done),
         (status = 409, description = "The destination is not configured, so its members cannot be \
-                                      retracted; or another replica has it configured; or a snapshot \
-                                      is being applied"),
+                                      retracted; or another replica has it configured. With \
+                                      `Retry-After`: a snapshot is being applied"),
     )
 )]
 pub(super) async fn drop_rows(
@@ -225,7 +225,7 @@ pub(super) async fn drop_rows(
     if is_taken {
         let detail = "a reconcile is under way: whoever its file says is in would come back; end it first, with \
                       Ctrl-C where it runs or POST …/reconcile/stop, or wait until it is done";
-        return Err(Problem::new(StatusCode::CONFLICT, detail));
+        return Err(Problem::not_yet(detail));
     }
     let count = if retract {
         api.configured(&name)?;
@@ -258,7 +258,7 @@ pub(super) async fn drop_rows(
     request_body = Resync,
     responses(
         (status = 200, description = "How many audiences are affected", body = Done),
-        (status = 409, description = "The destination is not configured, or members are being retracted"),
+        (status = 409, description = "The destination is not configured. With `Retry-After`: members are being retracted"),
     )
 )]
 pub(super) async fn resync(

@@ -40,7 +40,7 @@ pub(super) async fn list(
     request_body = Held,
     responses(
         (status = 200, description = "How many audiences are held no longer", body = Done),
-        (status = 409, description = "The destination is not configured, or members are being retracted"),
+        (status = 409, description = "The destination is not configured. With `Retry-After`: members are being retracted"),
     )
 )]
 pub(super) async fn release(
@@ -65,7 +65,7 @@ pub(super) async fn release(
     request_body = Held,
     responses(
         (status = 200, description = "In how many audiences members are entered again", body = Done),
-        (status = 409, description = "The destination is not configured, or members are being retracted"),
+        (status = 409, description = "The destination is not configured. With `Retry-After`: members are being retracted"),
     )
 )]
 pub(super) async fn discard(

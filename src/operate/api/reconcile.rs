@@ -53,8 +53,9 @@ const MAX_EXITS_PERCENT: u8 = 20;
         (status = 200, description = "It is recorded, or would be, and is delivered next", body = Reconciled),
         (status = 400, description = "The query has an unknown parameter, an invalid value, or lacks one; or \
                                       the body was cut off"),
-        (status = 409, description = "It looks like a mistake and `yes` is not set, another one is under way, \
-                                      it was stopped, or the audience cannot take it"),
+        (status = 409, description = "It looks like a mistake and `yes` is not set, it was stopped, or the audience \
+                                      cannot take it. With `Retry-After`: another one is under way, or members are being \
+                                      retracted"),
         (status = 503, description = "The daemon stops, or the ledger cannot write; the problem says whether it goes \
                                       on by itself"),
         (status = 415, description = "The Content-Type of the body is not application/octet-stream"),
@@ -175,10 +176,12 @@ async fn begun(
     body: &mut Body,
 ) -> Result<Begun, Problem> {
     let audience = asked.audience.as_deref().unwrap_or_default();
-    let Some(turn) = api.reconciling.take(&name, audience) else {
-        let detail =
-            "another reconcile is being compared with the ledger; try again when that has ended";
-        return Err(Problem::new(StatusCode::CONFLICT, detail));
+    let Some(turn) = api.reconciling.take(&name, audience, asked.dry_run) else {
+        let what = if asked.dry_run { "dry run of a reconcile" } else { "reconcile" };
+        let detail = format!(
+            "another {what} is being compared with the ledger; try again when that has ended"
+        );
+        return Err(Problem::not_yet(detail));
     };
     let begun = tokio::select! {
         begun = staged(api, name, asked, from, (body, &turn)) => begun,

@@ -163,6 +163,8 @@ catalogue! {
         "Free space on the ledger's disk."
     TAKES_WRITES "ledger_takes_writes" Gauge One []
         "0 while the ledger's disk has no space or its database cannot be used: events are answered 503."
+    UNREAD "ledger_unread" Counter One []
+        "How often the database did not say in time what the ledger holds: members, parked and rejected are shown as they were before."
     CLOCK_AHEAD "ledger_clock_ahead_seconds" Gauge Second []
         "How far the recorded arrival is ahead of the clock: more than five minutes is trouble, see cohortd ledger reset-clock."
     REJECTED_KEPT "rejected_events" Gauge One ["destination"]

@@ -94,7 +94,7 @@ async fn a_step_gives_way_to_whoever_uses_a_table_and_events_are_recorded_meanwh
             tokio::time::timeout(limit, recorded).await.expect("in time for an answer");
         }
     });
-    assert!(matches!(upgraded, Err(Failure::Again(_))), "{upgraded:?}");
+    assert!(matches!(upgraded, Err(Failure::Locked(_))), "{upgraded:?}");
     client.batch_execute("COMMIT").await.expect("it is there");
     driver.abort();
     assert_eq!(bring_up(&pool, &all).await.expect("it is free"), 1);

@@ -79,6 +79,6 @@ pub(super) async fn begin(api: &Api, target: &Target) -> Result<i64, Problem> {
     let begun = api.ledger.begin_reconciliation(destination, audience).await?;
     begun.ok_or_else(|| {
         let detail = "another reconcile of this audience is under way; try again when it has ended";
-        Problem::new(StatusCode::CONFLICT, detail)
+        Problem::not_yet(detail)
     })
 }
