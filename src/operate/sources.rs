@@ -63,6 +63,9 @@ pub struct Sources {
 
 /// How long the ledger may take to answer whoever asks how it is.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
+/// What is said if it takes longer to say who waits.
+const SLOW: &str = "it takes long to read who waits: the database is overloaded, or somebody keeps a table locked (pg_locks, \
+     pg_blocking_pids)";
 
 /// What the ledger holds.
 struct Seen {
@@ -104,15 +107,19 @@ impl Sources {
         let disabled = entries.keys().filter(|name| !is_running(name)).map(|name| (name, None));
         for (name, standing) in running.chain(disabled) {
             let backlog = match standing {
-                Some(_) if !is_stale => match self.ledger.outbox(name).backlog().await {
-                    Ok(backlog) => backlog,
-                    Err(LedgerError::Unavailable(why)) => {
-                        self.unread.one();
-                        (is_stale, failure) = (true, Some(why)); // the others are not asked in vain too
-                        Vec::new()
+                Some(_) if !is_stale => {
+                    let outbox = self.ledger.outbox(name);
+                    let late = |_| Err(LedgerError::Unavailable(SLOW.to_owned()));
+                    match timeout(ANSWERS_WITHIN, outbox.backlog()).await.unwrap_or_else(late) {
+                        Ok(backlog) => backlog,
+                        Err(LedgerError::Unavailable(why)) => {
+                            self.unread.one();
+                            (is_stale, failure) = (true, Some(why)); // the others are not asked in vain too
+                            Vec::new()
+                        }
+                        Err(error) => return Err(error),
                     }
-                    Err(error) => return Err(error),
-                },
+                }
                 _ => Vec::new(), // a disabled destination has no courier
             };
             let held = standing.and_then(|standing| standing.borrow().held.clone());

@@ -12,7 +12,7 @@ use crate::standby::Pair;
 use crate::way::{Way, Weather};
 
 /// How soon operators are answered, at most; a probe of a busy machine is late sometimes.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
+const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 /// How soon a replica is not ready: after three seconds, as the manual says, and on a busy machine a little later.
 const UNREADY_WITHIN_MS: u128 = 8_000;
 /// The grace period of a stop, as it is by default.

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::TryFutureExt;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_postgres::types::{ToSql, Type};
@@ -22,7 +21,6 @@ use crate::ledger::postgres::members::Changes;
 use crate::ledger::postgres::pool::{Tx, transact};
 use crate::ledger::postgres::rows::{Stored, damaged, text};
 use crate::ledger::postgres::shared::Handle;
-use crate::ledger::postgres::views;
 use crate::ledger::{Backlog, Batch, Claim, LedgerError, Outbox, Report};
 use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp};
 
@@ -195,12 +193,7 @@ impl Outbox for SharedOutbox {
         if self.shared.token(&self.name).is_none() {
             return Ok(Vec::new());
         }
-        let asked = async {
-            transact!(self.shared.looks, |tx, _attempt| self
-                .read_backlog(&tx, no)
-                .map_err(Failure::at_once))
-        };
-        Ok(views::in_time(&self.shared, asked).await?)
+        Ok(transact!(self.shared.pool, |tx, _attempt| self.read_backlog(&tx, no))?)
     }
 
     fn news(&self) -> watch::Receiver<()> {
