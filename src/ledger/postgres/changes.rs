@@ -77,8 +77,9 @@ pub(crate) async fn fold(shared: &Shared, tx: &Tx, destination_no: i32) -> Resul
              WHERE name = 'arrival' AND EXISTS (SELECT 1 FROM gone)
          )
          UPDATE audience a SET members = a.members + s.members, included = a.included + s.included,
-             pending = a.pending + s.pending, parked = a.parked + s.parked, front = coalesce(f.since, a.front)
-         FROM sums s LEFT JOIN unnest($2, $3) AS f(no, since) ON f.no = s.audience_no WHERE a.no = s.audience_no";
+             pending = a.pending + s.pending, parked = a.parked + s.parked,
+             front = coalesce(CASE WHEN ($2)[width_bucket(a.no, $2)] = a.no THEN ($3)[width_bucket(a.no, $2)] END, a.front)
+         FROM sums s WHERE a.no = s.audience_no";
     let params: [(&(dyn ToSql + Sync), Type); 3] =
         [(&destination_no, Type::INT4), (&numbers, Type::INT4_ARRAY), (&fronts, Type::INT8_ARRAY)];
     tx.execute(sql, &params).await.map(|_| ())
